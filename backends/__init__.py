@@ -1,0 +1,1 @@
+"""One adapter per framework, and nothing in it but what differs between frameworks."""

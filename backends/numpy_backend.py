@@ -1,0 +1,458 @@
+"""NumPy: the reference adapter. Each derivative stands, derived by hand, beside its forward.
+
+Arbitrary functions are differentiated with the `autograd` package, which traces `autograd.numpy`;
+outside a trace its functions are NumPy's. There is no compiler: `compile` returns the function.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+from autograd.differential_operators import hessian_vector_product, make_jvp, make_vjp
+from autograd.extend import Box, defjvp, defvjp, primitive
+from autograd.tracer import getval
+
+from isometry.common import ops
+from isometry.common.contract import Array, Backend
+from isometry.common.errors import InvalidArgument
+from isometry.common.streams import Stream
+
+__all__ = ["NumpyBackend"]
+
+
+def _quiet() -> AbstractContextManager[Any]:
+    """Overflow to inf and underflow to 0 are part of the formulas below, not worth a warning."""
+    return np.errstate(all="ignore")
+
+
+def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
+    """Apply a formula in float32 to half precision, rounding once at the end."""
+
+    def wrapped(x: Array, *args: float) -> Array:
+        with _quiet():
+            if x.dtype == np.float16:
+                return formula(x.astype(np.float32), *args).astype(np.float16)
+            return formula(np.asarray(x), *args)
+
+    return wrapped
+
+
+# --- activations: formula, then derivative, then the rule that joins them for autodiff ----------
+
+
+@primitive
+@_in_float32
+def sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, np.ones_like(e)) / (1 + e)
+
+
+@primitive
+@_in_float32
+def sigmoid_gradient(x: Array) -> Array:
+    e = np.negative(np.abs(x, out=np.empty_like(x)), out=np.empty_like(x))
+    np.exp(e, out=e)
+    denominator = e + 2
+    denominator *= e
+    denominator += 1  # (1 + e)**2
+    return np.divide(e, denominator, out=e)
+
+
+@primitive
+@_in_float32
+def tanh(x: Array) -> Array:
+    return np.tanh(x)
+
+
+@primitive
+@_in_float32
+def tanh_gradient(x: Array) -> Array:
+    E = np.abs(x, out=np.empty_like(x))
+    E *= 2
+    np.exp(E, out=E)
+    E += 2 + 1 / E  # (2 cosh x)**2
+    return np.divide(4, E, out=E)
+
+
+@primitive
+def relu(x: Array) -> Array:
+    return np.where(x <= 0, np.zeros_like(x), x)
+
+
+@primitive
+def relu_gradient(x: Array) -> Array:
+    return leaky_relu_gradient(x, 0.0)
+
+
+@primitive
+def leaky_relu(x: Array, slope: float) -> Array:
+    return np.where(x <= 0, x * slope, x)
+
+
+@primitive
+def leaky_relu_gradient(x: Array, slope: float) -> Array:
+    return np.where(np.isnan(x), x, np.where(x > 0, x.dtype.type(1), x.dtype.type(slope)))
+
+
+def _joins(f: Callable[..., Array], derivative: Callable[..., Array]) -> None:
+    """Tell autograd, in reverse and forward mode, that f' is `derivative`."""
+    defvjp(f, lambda _, x, *a: lambda g: g * derivative(x, *a), argnums=(0,))
+    defjvp(f, lambda g, _, x, *a: g * derivative(x, *a), argnums=(0,))
+
+
+_joins(sigmoid, sigmoid_gradient)
+_joins(sigmoid_gradient, lambda x: sigmoid_gradient(x) * (1 - 2 * sigmoid(x)))
+_joins(tanh, tanh_gradient)
+_joins(tanh_gradient, lambda x: -2 * tanh(x) * tanh_gradient(x))
+_joins(relu, relu_gradient)
+_joins(relu_gradient, anp.zeros_like)
+_joins(leaky_relu, leaky_relu_gradient)
+_joins(leaky_relu_gradient, lambda x, slope: anp.zeros_like(x))
+
+_NATIVE = {
+    "sigmoid": lambda x: 1 / (1 + anp.exp(-x)),
+    "tanh": anp.tanh,
+    "relu": lambda x: anp.maximum(x, 0),
+    "leaky_relu": lambda x: anp.where(x > 0, x, 0.01 * x),
+}
+
+# --- normalization ------------------------------------------------------------------------------
+
+
+def _centred(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """Return x minus its mean, the mean, and the biased variance; a rounded mean goes first."""
+    pivot = np.mean(getval(x), axis=axes, keepdims=True)
+    c = x - pivot
+    correction = anp.mean(c, axis=axes, keepdims=True)
+    c = c - correction
+    return c, pivot + correction, anp.mean(c * c, axis=axes, keepdims=True)
+
+
+@primitive
+def normalize(x: Array, axes: tuple[int, ...], eps: float) -> Array:
+    """Return ``z = (x - m) / sqrt(v + eps)``."""
+    c, _, variance = _centred(x, axes)
+    return c / np.sqrt(variance + eps)
+
+
+def normalize_vjp(z: Array, x: Array, axes: tuple[int, ...], eps: float) -> Callable[..., Array]:
+    """``dx = (dz - mean(dz) - z mean(dz z)) / sqrt(v + eps)``."""
+
+    def pullback(dz: Array) -> Array:
+        _, _, variance = _centred(x, axes)
+        mean_dz = anp.mean(dz, axis=axes, keepdims=True)
+        mean_dz_z = anp.mean(dz * z, axis=axes, keepdims=True)
+        return (dz - mean_dz - z * mean_dz_z) / anp.sqrt(variance + eps)
+
+    return pullback
+
+
+defvjp(normalize, normalize_vjp, argnums=(0,))
+# the Jacobian is symmetric, so forward mode is the same formula
+defjvp(normalize, lambda g, z, x, axes, eps: normalize_vjp(z, x, axes, eps)(g), argnums=(0,))
+
+# --- streams ------------------------------------------------------------------------------------
+
+
+class NumpyStream(Stream):
+    """PCG64 through `numpy.random.Generator`; the legacy global generator is not touched."""
+
+    dtypes = ("float16", "float32", "float64")
+
+    def __init__(self, seed: int, path: tuple[int, ...] = ()) -> None:
+        super().__init__(seed, path)
+        self._generator = np.random.Generator(np.random.PCG64(self.entropy(128)))
+
+    def child(self, index: int, /) -> NumpyStream:
+        return NumpyStream(self.seed, (*self.path, index))
+
+    def uniform(
+        self,
+        shape: tuple[int, ...],
+        /,
+        *,
+        low: float = 0.0,
+        high: float = 1.0,
+        dtype: str = "float32",
+    ) -> Array:
+        x = self._generator.random(shape, dtype=_drawn(dtype))
+        x = np.asarray(x)
+        x *= high - low
+        x += low
+        return np.minimum(x, x.dtype.type(high), out=x).astype(dtype, copy=False)
+
+    def normal(
+        self,
+        shape: tuple[int, ...],
+        /,
+        *,
+        mean: float = 0.0,
+        std: float = 1.0,
+        dtype: str = "float32",
+    ) -> Array:
+        z = np.asarray(self._generator.standard_normal(shape, dtype=_drawn(dtype)))
+        return _scaled(z, mean, std, dtype)
+
+    def truncated_normal(
+        self,
+        shape: tuple[int, ...],
+        /,
+        *,
+        mean: float = 0.0,
+        std: float = 1.0,
+        dtype: str = "float32",
+    ) -> Array:
+        z = np.asarray(self._generator.standard_normal(shape, dtype=_drawn(dtype)))
+        outside = np.abs(z) > 2
+        while count := np.count_nonzero(outside):  # 4.6 % at first: rejection is exact
+            z[outside] = self._generator.standard_normal(count, dtype=z.dtype)
+            outside = np.abs(z) > 2
+        return _scaled(z, mean, std, dtype)
+
+
+def _drawn(dtype: str) -> type[np.floating[Any]]:
+    return np.float64 if dtype == "float64" else np.float32
+
+
+def _scaled(z: Array, mean: float, std: float, dtype: str) -> Array:
+    z *= std
+    z += mean
+    return z.astype(dtype, copy=False)
+
+
+# --- the adapter --------------------------------------------------------------------------------
+
+
+class NumpyBackend(Backend):
+    """NumPy arrays, on the CPU."""
+
+    name = "numpy"
+    framework = "numpy"
+    dtypes = ("float16", "float32", "float64")
+    capabilities = frozenset({"jvp", "hvp"})
+
+    def __init__(self, *, device: str | None = None) -> None:
+        if device not in (None, "cpu"):
+            raise InvalidArgument(f"device {device!r} does not exist: numpy has cpu only")
+        self.ops = ops.bind(_TABLE)
+
+    @property
+    def version(self) -> str:
+        return np.__version__
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def asarray(self, value: Any, /, *, dtype: str | None = None) -> Array:
+        if dtype is None:
+            dtype = value.dtype if isinstance(value, (np.ndarray, np.generic)) else "float32"
+        return np.array(value, dtype=dtype)
+
+    def to_numpy(self, x: Array, /) -> np.ndarray:
+        return np.array(x)
+
+    def is_array(self, x: object, /) -> bool:
+        return isinstance(x, (np.ndarray, np.generic, Box))
+
+    def dtype_of(self, x: Array, /) -> str:
+        return str(x.dtype)
+
+    def stream(self, seed: int, /) -> NumpyStream:
+        return NumpyStream(seed)
+
+    # --- sigmoid gradients ---
+
+    def sigmoid(self, x: Array, /) -> Array:
+        return sigmoid(x)
+
+    def sigmoid_gradient(self, x: Array, /) -> Array:
+        return sigmoid_gradient(x)
+
+    def tanh(self, x: Array, /) -> Array:
+        return tanh(x)
+
+    def tanh_gradient(self, x: Array, /) -> Array:
+        return tanh_gradient(x)
+
+    def relu(self, x: Array, /) -> Array:
+        return relu(x)
+
+    def relu_gradient(self, x: Array, /) -> Array:
+        return relu_gradient(x)
+
+    def leaky_relu(self, x: Array, /, *, slope: float = 0.01) -> Array:
+        return leaky_relu(x, slope)
+
+    def leaky_relu_gradient(self, x: Array, /, *, slope: float = 0.01) -> Array:
+        return leaky_relu_gradient(x, slope)
+
+    def native_gradient(self, activation: str, x: Array, /) -> Array:
+        # NumPy has no derivatives: this is the `autograd` package on the formula as people write it
+        with _quiet():
+            return autograd.elementwise_grad(_NATIVE[activation])(x).astype(x.dtype)
+
+    # --- random matrix chains ---
+
+    def chain_product(
+        self, product: Array, factors: Array, /, *, rescale: bool = False
+    ) -> tuple[Array, Array]:
+        log_scale = np.zeros(product.shape[0], product.dtype)  # (batch,)
+        with _quiet():
+            for factor in factors:  # (batch, n, n)
+                product = anp.matmul(product, factor)
+                if rescale:
+                    c = np.abs(getval(product)).max(axis=(1, 2))
+                    c = np.where(c > 0, c, np.ones_like(c))
+                    product = product / c[:, None, None]
+                    log_scale += np.log(c)
+        return product, log_scale
+
+    # --- normalization ---
+
+    def batch_norm(
+        self,
+        x: Array,
+        scale: Array,
+        shift: Array,
+        mean: Array,
+        variance: Array,
+        /,
+        *,
+        training: bool,
+        axis: int = 1,
+        eps: float = 1e-5,
+        momentum: float = 0.9,
+        momentum_weights: str = "running",
+        running_variance: str = "biased",
+    ) -> tuple[Array, Array, Array]:
+        axis %= x.ndim
+        axes = tuple(k for k in range(x.ndim) if k != axis)
+        channels = tuple(-1 if k == axis else 1 for k in range(x.ndim))
+
+        def wide(v: Array) -> Array:  # (channels,) -> (1, channels, 1, ...)
+            return anp.reshape(v, channels)
+
+        if not training:
+            z = (x - wide(mean)) / anp.sqrt(wide(variance) + eps)
+            return z * wide(scale) + wide(shift), mean, variance
+        y = normalize(x, axes, eps) * wide(scale) + wide(shift)
+        _, m, v = _centred(getval(x), axes)
+        if running_variance == "unbiased":
+            count = getval(x).size // m.size
+            v = v * (count / (count - 1))
+        keep = momentum if momentum_weights == "running" else 1 - momentum
+        mean = keep * getval(mean) + (1 - keep) * m.reshape(-1)
+        variance = keep * getval(variance) + (1 - keep) * v.reshape(-1)
+        return y, mean, variance
+
+    def layer_norm(
+        self, x: Array, scale: Array, shift: Array, /, *, axis: int = -1, eps: float = 1e-5
+    ) -> Array:
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        return normalize(x, axes, eps) * scale + shift
+
+    # --- differentiation and compilation ---
+
+    def value_and_gradient(self, f: Callable[..., Array], /) -> Callable[..., tuple[Array, Any]]:
+        def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
+            value, gradient = autograd.value_and_grad(f)(parameters, *args)
+            # autograd computes part of a float32 gradient in float64; the contract keeps the dtype
+            if isinstance(parameters, dict):
+                return value, {k: gradient[k].astype(p.dtype) for k, p in parameters.items()}
+            return value, gradient.astype(parameters.dtype)
+
+        return evaluate
+
+    def vjp(self, f: Callable[[Array], Array], x: Array, /) -> tuple[Array, Callable[..., Array]]:
+        pullback, y = make_vjp(f)(x)
+        return y, lambda v: pullback(v).astype(x.dtype)
+
+    def jvp(self, f: Callable[[Array], Array], x: Array, tangent: Array, /) -> tuple[Array, Array]:
+        y, change = make_jvp(f)(x)(tangent)
+        return y, change.astype(y.dtype)
+
+    def hvp(self, f: Callable[[Array], Array], x: Array, vector: Array, /) -> Array:
+        return hessian_vector_product(f)(x, vector).astype(x.dtype)
+
+    def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
+        return f
+
+
+# --- the vocabulary -----------------------------------------------------------------------------
+
+
+def _conv(x: Array, weight: Array, *, padding: int) -> Array:
+    # (batch, in, *spatial), (out, in, *kernel): one matrix product for each position in the kernel
+    x = anp.pad(x, ((0, 0), (0, 0), *[(padding, padding)] * (x.ndim - 2)), "constant")
+    kernel = weight.shape[2:]
+    sizes = [s - k + 1 for s, k in zip(x.shape[2:], kernel, strict=True)]
+    y = 0.0
+    for offset in itertools.product(*map(range, kernel)):
+        window = tuple(slice(o, o + size) for o, size in zip(offset, sizes, strict=True))
+        y = y + anp.einsum(
+            "bi...,oi->bo...", x[(slice(None), slice(None), *window)], weight[(..., *offset)]
+        )
+    return y
+
+
+def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
+    ys = []
+    for x in xs:
+        carry, y = step(carry, x)
+        ys.append(y)
+    return carry, anp.stack(ys)
+
+
+_TABLE: dict[str, Callable[..., Any]] = {
+    "abs": anp.abs,
+    "exp": anp.exp,
+    "expm1": anp.expm1,
+    "log": anp.log,
+    "log1p": anp.log1p,
+    "sqrt": anp.sqrt,
+    "square": anp.square,
+    "sign": anp.sign,
+    "tanh": anp.tanh,
+    "maximum": anp.maximum,
+    "minimum": anp.minimum,
+    "clip": anp.clip,
+    "where": anp.where,
+    "isfinite": anp.isfinite,
+    "isnan": anp.isnan,
+    "sum": anp.sum,
+    "mean": anp.mean,
+    "max": anp.max,
+    "min": anp.min,
+    "argmax": anp.argmax,
+    "all": anp.all,
+    "any": anp.any,
+    "matmul": anp.matmul,
+    "qr": np.linalg.qr,
+    "svd": lambda x: anp.linalg.svd(x, full_matrices=False),
+    "conv": _conv,
+    "reshape": anp.reshape,
+    "permute_dims": anp.transpose,
+    "expand_dims": anp.expand_dims,
+    "squeeze": anp.squeeze,
+    "concat": anp.concatenate,
+    "stack": anp.stack,
+    "broadcast_to": anp.broadcast_to,
+    "take": np.take,
+    "zeros": np.zeros,
+    "ones": np.ones,
+    "full": np.full,
+    "eye": np.eye,
+    "arange": np.arange,
+    "zeros_like": anp.zeros_like,
+    "ones_like": anp.ones_like,
+    "astype": lambda x, dtype: x.astype(dtype),
+    "stop_gradient": getval,
+    "scan": _scan,
+}

@@ -1,0 +1,406 @@
+"""PyTorch, eager. Exact derivatives are autograd Functions that can be differentiated again.
+
+`compile` returns the function: `torch.compile` is left out (see `TorchBackend.compile`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everyone uses
+
+from isometry.common import ops
+from isometry.common.contract import Array, Backend
+from isometry.common.errors import InvalidArgument
+from isometry.common.streams import Stream
+
+__all__ = ["TorchBackend"]
+
+_DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+
+
+def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
+    """Apply a formula in float32 to half precision, rounding once at the end."""
+
+    def wrapped(x: Array, *args: float) -> Array:
+        if x.dtype in (torch.float16, torch.bfloat16):
+            return formula(x.float(), *args).to(x.dtype)
+        return formula(x, *args)
+
+    return wrapped
+
+
+# --- activations: formula, then derivative, then the rule that joins them for autodiff ----------
+
+
+@_in_float32
+def sigmoid_gradient(x: Array) -> Array:
+    if x.requires_grad and torch.is_grad_enabled():  # autograd needs what in-place would overwrite
+        e = torch.exp(-torch.abs(x))
+        return e / (1 + e * (2 + e))
+    e = torch.abs(x).neg_().exp_()
+    return e.div_((e + 2).mul_(e).add_(1))  # e / (1 + e)**2
+
+
+@_in_float32
+def tanh_gradient(x: Array) -> Array:
+    if x.requires_grad and torch.is_grad_enabled():
+        E = torch.exp(2 * torch.abs(x))
+        return 4 / (E + (2 + 1 / E))
+    E = torch.abs(x).mul_(2).exp_()
+    return E.add_(E.reciprocal().add_(2)).reciprocal_().mul_(4)  # 4 / (2 cosh x)**2
+
+
+def relu_gradient(x: Array) -> Array:
+    return leaky_relu_gradient(x, 0.0)
+
+
+def leaky_relu(x: Array, slope: float) -> Array:
+    return torch.where(x <= 0, x * slope, x)
+
+
+def leaky_relu_gradient(x: Array, slope: float) -> Array:
+    one = torch.ones_like(x)
+    return torch.where(torch.isnan(x), x.detach(), torch.where(x > 0, one, slope * one))
+
+
+class _Activation(torch.autograd.Function):
+    """f(x) whose derivative is the given function, itself differentiable."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Array, f: Callable[..., Array], derivative: Any, *args: float
+    ) -> Array:
+        ctx.save_for_backward(x)
+        ctx.derivative, ctx.args = derivative, args
+        return f(x, *args)
+
+    @staticmethod
+    def backward(ctx: Any, g: Array) -> Any:
+        (x,) = ctx.saved_tensors
+        return g * ctx.derivative(x, *ctx.args), None, None, *(None for _ in ctx.args)
+
+
+_NATIVE: dict[str, Callable[[Array], Array]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "leaky_relu": F.leaky_relu,
+}
+
+# --- streams ------------------------------------------------------------------------------------
+
+
+class TorchStream(Stream):
+    """A `torch.Generator` of its own: the default generator is not touched."""
+
+    dtypes = tuple(_DTYPES)
+
+    def __init__(self, seed: int, path: tuple[int, ...], device: torch.device) -> None:
+        super().__init__(seed, path)
+        self._device = device
+        self._generator = torch.Generator(device).manual_seed(self.entropy(63))
+
+    def child(self, index: int, /) -> TorchStream:
+        return TorchStream(self.seed, (*self.path, index), self._device)
+
+    def _empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        drawn = torch.float64 if dtype == "float64" else torch.float32
+        return torch.empty(shape, dtype=drawn, device=self._device)
+
+    def uniform(
+        self,
+        shape: tuple[int, ...],
+        /,
+        *,
+        low: float = 0.0,
+        high: float = 1.0,
+        dtype: str = "float32",
+    ) -> Array:
+        x = self._empty(shape, dtype).uniform_(low, high, generator=self._generator)
+        return x.to(_DTYPES[dtype])
+
+    def normal(
+        self,
+        shape: tuple[int, ...],
+        /,
+        *,
+        mean: float = 0.0,
+        std: float = 1.0,
+        dtype: str = "float32",
+    ) -> Array:
+        x = self._empty(shape, dtype).normal_(mean, std, generator=self._generator)
+        return x.to(_DTYPES[dtype])
+
+    def truncated_normal(
+        self,
+        shape: tuple[int, ...],
+        /,
+        *,
+        mean: float = 0.0,
+        std: float = 1.0,
+        dtype: str = "float32",
+    ) -> Array:
+        # its bounds are absolute: drawn at std 1 they are +-2 std, and std 0 needs no exception
+        x = self._empty(shape, dtype)
+        torch.nn.init.trunc_normal_(x, 0.0, 1.0, -2.0, 2.0, generator=self._generator)
+        return x.mul_(std).add_(mean).to(_DTYPES[dtype])
+
+
+# --- the adapter --------------------------------------------------------------------------------
+
+
+def _devices() -> list[str]:
+    found = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
+class TorchBackend(Backend):
+    """PyTorch tensors, on the CPU or a GPU."""
+
+    name = "torch"
+    framework = "torch"
+    dtypes = tuple(_DTYPES)
+    capabilities = frozenset({"jvp", "hvp", "bfloat16"})
+
+    def __init__(self, *, device: str | None = None) -> None:
+        try:
+            self._device = torch.empty(0, device=device or "cpu").device
+        except (RuntimeError, AssertionError) as error:
+            raise InvalidArgument(
+                f"device {device!r} does not exist here: torch has {', '.join(_devices())}"
+            ) from error
+        self.ops = ops.bind(self._table())
+
+    @property
+    def version(self) -> str:
+        return torch.__version__
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    def asarray(self, value: Any, /, *, dtype: str | None = None) -> Array:
+        if isinstance(value, (np.ndarray, np.generic)):
+            x = torch.from_numpy(np.array(value))
+        else:
+            x = torch.tensor(value, dtype=_DTYPES[dtype or "float32"])
+        return x.to(device=self._device, dtype=_DTYPES[dtype] if dtype else x.dtype)
+
+    def to_numpy(self, x: Array, /) -> np.ndarray:
+        x = x.detach().cpu()
+        return np.array((x.float() if x.dtype == torch.bfloat16 else x).numpy())
+
+    def is_array(self, x: object, /) -> bool:
+        return isinstance(x, torch.Tensor)
+
+    def dtype_of(self, x: Array, /) -> str:
+        return str(x.dtype).removeprefix("torch.")
+
+    def stream(self, seed: int, /) -> TorchStream:
+        return TorchStream(seed, (), self._device)
+
+    # --- sigmoid gradients ---
+
+    def sigmoid(self, x: Array, /) -> Array:
+        return _Activation.apply(x, torch.sigmoid, sigmoid_gradient)
+
+    def sigmoid_gradient(self, x: Array, /) -> Array:
+        return sigmoid_gradient(x)
+
+    def tanh(self, x: Array, /) -> Array:
+        return _Activation.apply(x, torch.tanh, tanh_gradient)
+
+    def tanh_gradient(self, x: Array, /) -> Array:
+        return tanh_gradient(x)
+
+    def relu(self, x: Array, /) -> Array:
+        return _Activation.apply(x, torch.relu, relu_gradient)
+
+    def relu_gradient(self, x: Array, /) -> Array:
+        return relu_gradient(x)
+
+    def leaky_relu(self, x: Array, /, *, slope: float = 0.01) -> Array:
+        return _Activation.apply(x, leaky_relu, leaky_relu_gradient, slope)
+
+    def leaky_relu_gradient(self, x: Array, /, *, slope: float = 0.01) -> Array:
+        return leaky_relu_gradient(x, slope)
+
+    def native_gradient(self, activation: str, x: Array, /) -> Array:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(_NATIVE[activation](x).sum(), x)[0]
+
+    # --- random matrix chains ---
+
+    def chain_product(
+        self, product: Array, factors: Array, /, *, rescale: bool = False
+    ) -> tuple[Array, Array]:
+        log_scale = torch.zeros(
+            len(product), dtype=product.dtype, device=product.device
+        )  # (batch,)
+        for factor in factors:  # (batch, n, n)
+            product = torch.matmul(product, factor)
+            if rescale:
+                c = product.detach().abs().amax(dim=(1, 2))
+                c = torch.where(c > 0, c, torch.ones_like(c))
+                product = product / c[:, None, None]
+                log_scale = log_scale + torch.log(c)
+        return product, log_scale
+
+    # --- normalization ---
+
+    def batch_norm(
+        self,
+        x: Array,
+        scale: Array,
+        shift: Array,
+        mean: Array,
+        variance: Array,
+        /,
+        *,
+        training: bool,
+        axis: int = 1,
+        eps: float = 1e-5,
+        momentum: float = 0.9,
+        momentum_weights: str = "running",
+        running_variance: str = "biased",
+    ) -> tuple[Array, Array, Array]:
+        x = torch.movedim(x, axis, 1) if x.ndim > 1 else x[None]  # (batch, channels, ...)
+        axes = [k for k in range(x.ndim) if k != 1]
+        wide = (1, -1, *[1] * (x.ndim - 2))
+        if training:
+            with torch.no_grad():
+                pivot = x.mean(axes, keepdim=True)  # normalization is shift-invariant
+                m, v = self._statistics(x, pivot, axes, running_variance)
+            y = F.batch_norm(x - pivot, None, None, scale, shift, training=True, eps=eps)
+            keep = momentum if momentum_weights == "running" else 1 - momentum
+            mean = keep * mean.detach() + (1 - keep) * m
+            variance = keep * variance.detach() + (1 - keep) * v
+        else:
+            z = (x - mean.reshape(wide)) / torch.sqrt(variance.reshape(wide) + eps)
+            y = z * scale.reshape(wide) + shift.reshape(wide)
+        return (torch.movedim(y, 1, axis) if x.ndim > 1 else y[0]), mean, variance
+
+    @staticmethod
+    def _statistics(
+        x: Array, pivot: Array, axes: list[int], running_variance: str
+    ) -> tuple[Array, Array]:
+        correction = 1 if running_variance == "unbiased" else 0
+        v, m = torch.var_mean(x - pivot, axes, correction=correction)
+        return pivot.reshape(-1) + m, v
+
+    def layer_norm(
+        self, x: Array, scale: Array, shift: Array, /, *, axis: int = -1, eps: float = 1e-5
+    ) -> Array:
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        pivot = x.detach().mean(axes, keepdim=True)  # normalization is shift-invariant
+        return F.layer_norm(x - pivot, scale.shape, scale, shift, eps)
+
+    # --- differentiation and compilation ---
+
+    def value_and_gradient(self, f: Callable[..., Array], /) -> Callable[..., tuple[Array, Any]]:
+        def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
+            named = parameters if isinstance(parameters, dict) else {"": parameters}
+            leaves = {k: p.detach().requires_grad_() for k, p in named.items()}
+            value = f(leaves if isinstance(parameters, dict) else leaves[""], *args)
+            found = torch.autograd.grad(
+                value, list(leaves.values()), allow_unused=True, materialize_grads=True
+            )
+            gradient = dict(zip(leaves, found, strict=True))
+            return value.detach(), gradient if isinstance(parameters, dict) else gradient[""]
+
+        return evaluate
+
+    def vjp(self, f: Callable[[Array], Array], x: Array, /) -> tuple[Array, Callable[..., Array]]:
+        x = x.detach().requires_grad_()
+        y = f(x)
+
+        def pullback(v: Array) -> Array:
+            return torch.autograd.grad(
+                y, x, v, retain_graph=True, allow_unused=True, materialize_grads=True
+            )[0]
+
+        return y.detach(), pullback
+
+    def jvp(self, f: Callable[[Array], Array], x: Array, tangent: Array, /) -> tuple[Array, Array]:
+        return torch.autograd.functional.jvp(f, x, tangent)
+
+    def hvp(self, f: Callable[[Array], Array], x: Array, vector: Array, /) -> Array:
+        return torch.autograd.functional.vhp(f, x, vector)[1]  # the Hessian is symmetric
+
+    def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
+        return f
+
+    # --- the vocabulary ---
+
+    def _table(self) -> dict[str, Callable[..., Any]]:
+        def create(function: Callable[..., Array]) -> Callable[..., Array]:
+            def on_device(*args: Any, dtype: str) -> Array:
+                return function(*args, dtype=_DTYPES[dtype], device=self._device)
+
+            return on_device
+
+        return {
+            "abs": torch.abs,
+            "exp": torch.exp,
+            "expm1": torch.expm1,
+            "log": torch.log,
+            "log1p": torch.log1p,
+            "sqrt": torch.sqrt,
+            "square": torch.square,
+            "sign": lambda x: torch.where(torch.isnan(x), x, torch.sign(x)),  # torch: sign(nan) = 0
+            "tanh": torch.tanh,
+            "maximum": torch.maximum,
+            "minimum": torch.minimum,
+            "clip": torch.clip,
+            "where": torch.where,
+            "isfinite": torch.isfinite,
+            "isnan": torch.isnan,
+            "sum": lambda x, axis, keepdims: torch.sum(x, axis, keepdims),
+            "mean": lambda x, axis, keepdims: torch.mean(x, axis, keepdims),
+            "max": lambda x, axis, keepdims: torch.amax(x, () if axis is None else axis, keepdims),
+            "min": lambda x, axis, keepdims: torch.amin(x, () if axis is None else axis, keepdims),
+            "argmax": torch.argmax,
+            "all": lambda x, axis: torch.all(x) if axis is None else torch.all(x, axis),
+            "any": lambda x, axis: torch.any(x) if axis is None else torch.any(x, axis),
+            "matmul": torch.matmul,
+            "qr": torch.linalg.qr,
+            "svd": lambda x: torch.linalg.svd(x, full_matrices=False),
+            "conv": lambda x, w, padding: (F.conv1d, F.conv2d, F.conv3d)[x.ndim - 3](
+                x, w, padding=padding
+            ),
+            "reshape": torch.reshape,
+            "permute_dims": torch.permute,
+            "expand_dims": lambda x, axis: torch.unsqueeze(x, axis),
+            "squeeze": torch.squeeze,
+            "concat": torch.concat,
+            "stack": lambda arrays, axis: torch.stack(arrays, axis),
+            "broadcast_to": torch.broadcast_to,
+            "take": lambda x, indices, axis: torch.index_select(x, axis, indices),
+            "zeros": create(torch.zeros),
+            "ones": create(torch.ones),
+            "full": create(torch.full),
+            "eye": create(torch.eye),
+            "arange": create(torch.arange),
+            "zeros_like": torch.zeros_like,
+            "ones_like": torch.ones_like,
+            "astype": lambda x, dtype: x.to(_DTYPES[dtype]),
+            "stop_gradient": torch.detach,
+            "scan": _scan,
+        }
+
+
+def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
+    ys = []
+    for x in xs:
+        carry, y = step(carry, x)
+        ys.append(y)
+    return carry, torch.stack(ys)

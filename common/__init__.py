@@ -1,0 +1,1 @@
+"""Everything that knows no framework: contract, laws, statistics, studies, reports."""

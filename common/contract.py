@@ -1,0 +1,561 @@
+"""The contract: what a framework must be able to do, and nothing else.
+
+An adapter subclasses `Backend` and implements the abstract members natively; what can be composed
+from them is composed once, here. Arrays are positional-only, options keyword-only, and there is no
+global state: the backend is always passed explicitly, by convention as ``nx``. Arguments are
+checked before an adapter's code runs (`isometry.common.checks`), so that the same wrong call gives
+the same `InvalidArgument` on every backend.
+
+Error bounds are in units in the last place (ULP) of the result's dtype, against the exact value
+for the given input, wherever that value is a normal number of the dtype.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from isometry.common import chains, checks
+from isometry.common.errors import InvalidArgument, Unsupported
+from isometry.common.laws.distributions import Distribution, Normal
+from isometry.common.laws.initializers import Initializer, initializer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from isometry.common.streams import Stream
+
+__all__ = ["ACTIVATIONS", "CAPABILITIES", "Array", "Backend"]
+
+Array = Any  # an array of the backend's own framework
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
+
+CAPABILITIES: dict[str, str] = {
+    "compiled": "compile() hands functions to the framework's own compiler",
+    "jvp": "Jacobian-vector products",
+    "hvp": "Hessian-vector products by automatic differentiation",
+    "bfloat16": "bfloat16 arrays",
+}
+
+
+def _check_array(nx: Backend, name: str, value: object, *, floating: bool = True) -> None:
+    if not nx.is_array(value):
+        raise InvalidArgument(
+            f"{name} must be an array of backend {nx.name!r}; received "
+            f"{type(value).__module__}.{type(value).__qualname__}; convert it with nx.asarray(...)"
+        )
+    if floating:
+        dtype = nx.dtype_of(value)
+        if dtype not in nx.dtypes:
+            raise InvalidArgument(
+                f"{name} must have one of the dtypes {', '.join(nx.dtypes)}; received {dtype}"
+            )
+
+
+def _check_x(nx: Backend, arguments: dict[str, Any]) -> None:
+    _check_array(nx, "x", arguments["x"])
+
+
+def _check_slope(nx: Backend, arguments: dict[str, Any]) -> None:
+    _check_x(nx, arguments)
+    checks.finite("slope", arguments["slope"])
+
+
+def _check_asarray(nx: Backend, arguments: dict[str, Any]) -> None:
+    if arguments["dtype"] is not None:
+        checks.choice("dtype", arguments["dtype"], nx.dtypes)
+
+
+def _check_native_gradient(nx: Backend, arguments: dict[str, Any]) -> None:
+    checks.choice("activation", arguments["activation"], ACTIVATIONS)
+    _check_x(nx, arguments)
+
+
+def _check_chain_product(nx: Backend, arguments: dict[str, Any]) -> None:
+    for name, rank in (("product", 3), ("factors", 4)):
+        _check_array(nx, name, arguments[name])
+        shape = nx.shape_of(arguments[name])
+        if len(shape) != rank or shape[-1] != shape[-2]:
+            wanted = "(batch, n, n)" if rank == 3 else "(steps, batch, n, n)"
+            raise InvalidArgument(f"{name} must have shape {wanted}; received {shape}")
+    product, factors = nx.shape_of(arguments["product"]), nx.shape_of(arguments["factors"])
+    if product != factors[1:]:
+        raise InvalidArgument(
+            f"each factor must have the product's shape {product}; received factors of {factors}"
+        )
+
+
+def _check_eps(eps: object) -> None:
+    checks.finite("eps", eps, low=0.0, open_low=True)
+
+
+def _check_like(
+    nx: Backend, shape: tuple[int, ...], arguments: dict[str, Any], *names: str
+) -> None:
+    for name in names:
+        _check_array(nx, name, arguments[name])
+        received = nx.shape_of(arguments[name])
+        if received != shape:
+            raise InvalidArgument(
+                f"{name} must have the shape {shape} of the normalized axes of x "
+                f"{nx.shape_of(arguments['x'])}; received {received}"
+            )
+
+
+def _check_batch_norm(nx: Backend, arguments: dict[str, Any]) -> None:
+    _check_x(nx, arguments)
+    shape = nx.shape_of(arguments["x"])
+    axis = checks.axis("axis", arguments["axis"], len(shape))
+    checks.shape("x", shape, low=1)
+    _check_like(nx, (shape[axis],), arguments, "scale", "shift", "mean", "variance")
+    _check_eps(arguments["eps"])
+    momentum = checks.finite("momentum", arguments["momentum"], low=0.0)
+    if momentum > 1:
+        raise InvalidArgument(f"momentum must be between 0 and 1; received {momentum:g}")
+    checks.choice("momentum_weights", arguments["momentum_weights"], ("running", "batch"))
+    checks.choice("running_variance", arguments["running_variance"], ("biased", "unbiased"))
+    count = 1
+    for k, size in enumerate(shape):
+        count *= size if k != axis else 1
+    if arguments["training"] and count < 2:
+        raise InvalidArgument(
+            f"batch norm in training needs at least 2 values per channel; received x of shape "
+            f"{shape} with channel axis {axis}, that is 1; use a larger batch, or training=False"
+        )
+
+
+def _check_layer_norm(nx: Backend, arguments: dict[str, Any]) -> None:
+    _check_x(nx, arguments)
+    shape = nx.shape_of(arguments["x"])
+    axis = checks.axis("axis", arguments["axis"], len(shape))
+    checks.shape("x", shape, low=1)
+    _check_like(nx, shape[axis:], arguments, "scale", "shift")
+    _check_eps(arguments["eps"])
+
+
+def _check_function(nx: Backend, arguments: dict[str, Any]) -> None:
+    f = arguments["f"]
+    if not callable(f):
+        raise InvalidArgument(f"f must be a function; received {f!r} of type {type(f).__name__}")
+
+
+class Backend(checks.Checked, abc.ABC):
+    """One framework behind the common interface.
+
+    Parameters
+    ----------
+    device : str, optional
+        Where arrays are placed: ``"cpu"`` (default), ``"cuda"``, ``"gpu:0"``, as the framework
+        names it.
+
+    Raises
+    ------
+    InvalidArgument
+        If the device does not exist here; the error lists those that do.
+    """
+
+    name: ClassVar[str]
+    """Backend name, equal to the pip extra, the tox factor and the report file."""
+    framework: ClassVar[str]
+    """The distribution that pip knows: what `version` is the version of."""
+    dtypes: ClassVar[tuple[str, ...]]
+    """Floating dtypes that every operation accepts, unless its docstring names others."""
+    capabilities: ClassVar[frozenset[str]]
+    """Declared, never inferred; keys of `CAPABILITIES`."""
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Clause of the conformance suite -> why this framework cannot meet it, with a link."""
+    ops: SimpleNamespace
+    """The vocabulary of :mod:`isometry.common.ops`, bound to this framework."""
+
+    CHECKS: ClassVar[Mapping[str, checks.Check]] = {
+        "asarray": _check_asarray,
+        "sigmoid": _check_x,
+        "sigmoid_gradient": _check_x,
+        "tanh": _check_x,
+        "tanh_gradient": _check_x,
+        "relu": _check_x,
+        "relu_gradient": _check_x,
+        "leaky_relu": _check_slope,
+        "leaky_relu_gradient": _check_slope,
+        "native_gradient": _check_native_gradient,
+        "chain_product": _check_chain_product,
+        "batch_norm": _check_batch_norm,
+        "layer_norm": _check_layer_norm,
+        "value_and_gradient": _check_function,
+        "vjp": _check_function,
+        "jvp": _check_function,
+        "hvp": _check_function,
+        "compile": _check_function,
+    }
+
+    # --- identity and arrays ------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def __init__(self, *, device: str | None = None) -> None: ...
+
+    @property
+    @abc.abstractmethod
+    def version(self) -> str:
+        """Version of the framework."""
+
+    @property
+    @abc.abstractmethod
+    def device(self) -> str:
+        """Device on which this backend places arrays, in the framework's spelling."""
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return the context in which every dtype computes at its own precision.
+
+        Methods enter it by themselves. Code that applies Python operators to arrays outside
+        them wraps itself in ``with nx.scope():``; elsewhere than in JAX it does nothing or little.
+        """
+        return nullcontext()
+
+    @abc.abstractmethod
+    def asarray(self, value: Any, /, *, dtype: str | None = None) -> Array:
+        """Return an array of this framework, on its device, as a copy.
+
+        Parameters
+        ----------
+        value : numpy.ndarray, number, or nested list
+        dtype : str, optional
+            One of `dtypes`. By default a NumPy array keeps its own dtype, and numbers and lists
+            become float32.
+        """
+
+    @abc.abstractmethod
+    def to_numpy(self, x: Array, /) -> np.ndarray:
+        """Return a NumPy copy of the same dtype; bfloat16, which NumPy lacks, as exact float32."""
+
+    @abc.abstractmethod
+    def is_array(self, x: object, /) -> bool:
+        """Return whether x is an array of this framework, or stands for one while compiling."""
+
+    @abc.abstractmethod
+    def dtype_of(self, x: Array, /) -> str:
+        """Return the name of the dtype, such as ``"float32"``."""
+
+    def shape_of(self, x: Array, /) -> tuple[int, ...]:
+        """Return the shape as a tuple of Python integers."""
+        return tuple(int(size) for size in x.shape)
+
+    # --- randomness ---------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def stream(self, seed: int, /) -> Stream:
+        """Return a native stream: the framework's own generator, started from all bits of `seed`.
+
+        It neither reads nor writes any global generator of the framework, or of NumPy.
+        """
+
+    def portable_stream(self, seed: int, /) -> Stream:
+        """Return a portable stream: the same bits in every framework and on every machine."""
+        from isometry.common.portable import PortableStream
+
+        return PortableStream(seed, convert=self.asarray, dtypes=self.dtypes)
+
+    # --- sigmoid gradients --------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def sigmoid(self, x: Array, /) -> Array:
+        """Logistic sigmoid, ``1 / (1 + exp(-x))``; any shape, dtype kept.
+
+        Computed from ``e = exp(-|x|)`` as ``1/(1+e)`` for x >= 0 and ``e/(1+e)`` below, within 4
+        ULP. Differentiating through it gives `sigmoid_gradient`, within the same bound (in a
+        compiled MXNet function within 5 ULP). +-inf gives 1 and 0, NaN stays NaN.
+        """
+
+    @abc.abstractmethod
+    def sigmoid_gradient(self, x: Array, /) -> Array:
+        """Exact derivative of the sigmoid, ``e / (1 + e)**2`` with ``e = exp(-|x|)``.
+
+        Computed as ``e / (1 + e (2 + e))``: at most 4 ULP in float32 and 3 in float64 wherever the
+        result is normal (|x| <= 87.33 and 708.39), a faithful rounding in half precisions. At
+        +-inf it is 0, NaN stays NaN. The usual ``y (1 - y)`` is 0 from x = 16.64 in float32.
+        """
+
+    @abc.abstractmethod
+    def tanh(self, x: Array, /) -> Array:
+        """Hyperbolic tangent; differentiating through it gives `tanh_gradient`."""
+
+    @abc.abstractmethod
+    def tanh_gradient(self, x: Array, /) -> Array:
+        """Exact derivative of tanh, ``1 / cosh(x)**2``.
+
+        Computed as ``4 / (E + (2 + 1/E))`` with ``E = exp(2|x|)``: at most 4 ULP in float32 and 3
+        in float64 wherever the result is normal (|x| <= 44.36 and 354.88), a faithful rounding in
+        half precisions. At +-inf it is 0, NaN stays NaN. The usual ``1 - y**2`` is 0 from x = 9.01
+        in float32.
+        """
+
+    @abc.abstractmethod
+    def relu(self, x: Array, /) -> Array:
+        """max(x, 0); exact; NaN stays NaN; differentiating through it gives `relu_gradient`."""
+
+    @abc.abstractmethod
+    def relu_gradient(self, x: Array, /) -> Array:
+        """1 for x > 0, 0 for x <= 0 (the subgradient at 0 is 0); NaN stays NaN."""
+
+    @abc.abstractmethod
+    def leaky_relu(self, x: Array, /, *, slope: float = 0.01) -> Array:
+        """x for x > 0, ``slope * x`` otherwise; differentiates to `leaky_relu_gradient`."""
+
+    @abc.abstractmethod
+    def leaky_relu_gradient(self, x: Array, /, *, slope: float = 0.01) -> Array:
+        """1 for x > 0, `slope` for x <= 0; NaN stays NaN."""
+
+    @abc.abstractmethod
+    def native_gradient(self, activation: str, x: Array, /) -> Array:
+        """Derivative of the framework's own activation by its own automatic differentiation.
+
+        What a user of the framework gets who writes the activation and asks for its gradient, so
+        that it can be compared with the exact one. No error bound: that is the point.
+
+        Parameters
+        ----------
+        activation : {"sigmoid", "tanh", "relu", "leaky_relu"}
+            The last with slope 0.01.
+        """
+
+    # --- random matrix chains -----------------------------------------------------------------
+
+    @abc.abstractmethod
+    def chain_product(
+        self, product: Array, factors: Array, /, *, rescale: bool = False
+    ) -> tuple[Array, Array]:
+        """Multiply each chain's product by its factors from the right, in order.
+
+        ``P <- P F_1 F_2 ... F_k``, chain by chain. With `rescale`, after each factor P is divided
+        by its largest absolute entry c and log(c) is added up: P exp(log_scale) is the product,
+        and neither overflows nor vanishes. A zero product stays zero, with log_scale unchanged.
+
+        Parameters
+        ----------
+        product : array (batch, n, n)
+        factors : array (k, batch, n, n)
+
+        Returns
+        -------
+        product : array (batch, n, n)
+        log_scale : array (batch,)
+            Natural logarithm; zeros without `rescale`.
+
+        Notes
+        -----
+        Relative error in norm at most ``k n eps ||P|| ||F_1|| ... ||F_k||`` (Higham 2002, Accuracy
+        and Stability of Numerical Algorithms, section 3.5).
+        """
+
+    def matrix_chain(
+        self,
+        stream: Stream,
+        /,
+        *,
+        length: int,
+        size: int,
+        batch: int = 1,
+        law: Distribution = Normal(),  # noqa: B008 - frozen
+        dtype: str = "float32",
+        rescale: bool = False,
+    ) -> chains.MatrixChain:
+        """Multiply `length` random matrices, `batch` chains at once; memory independent of length.
+
+        See :func:`isometry.common.chains.matrix_chain`.
+        """
+        with self.scope():
+            return chains.matrix_chain(
+                self,
+                stream,
+                length=length,
+                size=size,
+                batch=batch,
+                law=law,
+                dtype=dtype,
+                rescale=rescale,
+            )
+
+    def lyapunov_spectrum(
+        self,
+        stream: Stream,
+        /,
+        *,
+        length: int,
+        size: int,
+        batch: int = 1,
+        law: Distribution = Normal(),  # noqa: B008 - frozen
+        dtype: str = "float64",
+    ) -> np.ndarray:
+        """Finite-length Lyapunov exponents of a random matrix chain, by repeated QR.
+
+        See :func:`isometry.common.chains.lyapunov_spectrum`.
+        """
+        with self.scope():
+            return chains.lyapunov_spectrum(
+                self, stream, length=length, size=size, batch=batch, law=law, dtype=dtype
+            )
+
+    # --- initializers -------------------------------------------------------------------------
+
+    def initialize(
+        self,
+        rule: str | Initializer,
+        shape: tuple[int, ...],
+        stream: Stream,
+        /,
+        *,
+        layout: str = "out_in",
+        dtype: str = "float32",
+    ) -> Array:
+        """Draw a weight of an initializer's law.
+
+        Parameters
+        ----------
+        rule : str or law
+            A name in ``isometry.INITIALIZERS`` ("he_normal"), or a law: ``Normal(0.0, 0.01)``,
+            ``VarianceScaling(gain=5/3, mode="fan_avg")``, ``Orthogonal(gain=2**0.5)``.
+        shape : tuple of int
+        stream : Stream
+            Native or portable.
+        layout : {"out_in", "in_out"}
+            Where the weight keeps its output axis; see :func:`isometry.common.laws.fans.fans`.
+
+        Raises
+        ------
+        InvalidArgument
+            If the rule is unknown, a size is 0, or the rule needs fans and the shape has none.
+        """
+        checks.stream_like("stream", stream)
+        checks.choice("dtype", dtype, self.dtypes)
+        checks.choice("layout", layout, ("out_in", "in_out"))
+        sizes = checks.shape("shape", shape, low=1)
+        law = initializer(rule).resolve(sizes, layout)
+        with self.scope():
+            return law.draw(self, stream, sizes, dtype=dtype)
+
+    # --- normalization ------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def batch_norm(
+        self,
+        x: Array,
+        scale: Array,
+        shift: Array,
+        mean: Array,
+        variance: Array,
+        /,
+        *,
+        training: bool,
+        axis: int = 1,
+        eps: float = 1e-5,
+        momentum: float = 0.9,
+        momentum_weights: str = "running",
+        running_variance: str = "biased",
+    ) -> tuple[Array, Array, Array]:
+        """Batch normalization (Ioffe and Szegedy 2015, algorithms 1 and 2).
+
+        ``y = (x - m) / sqrt(v + eps) * scale + shift`` per channel, with m and v the mean and
+        biased variance over all other axes in training, and `mean` and `variance` otherwise.
+
+        Parameters
+        ----------
+        x : array
+            Any rank of at least 1 with the channels on `axis`; float32 or float64.
+        scale, shift, mean, variance : array (channels,)
+        training : bool
+        eps : float
+            Added to the variance, inside the square root; greater than 0.
+        momentum : float
+            Between 0 and 1. ``running = momentum * running + (1 - momentum) * batch`` if
+            `momentum_weights` is "running" (Keras, Flax, MXNet), and with the weights exchanged if
+            it is "batch" (PyTorch).
+        running_variance : {"biased", "unbiased"}
+            Which batch variance enters the running one: sum/n (Keras, Flax, MXNet) or sum/(n-1)
+            (PyTorch). The output always uses the biased one.
+
+        Returns
+        -------
+        y : array of x's shape
+        mean, variance : array (channels,)
+            The new running statistics, through which no gradient flows; as given if not training.
+
+        Notes
+        -----
+        Stable: a constant near the mean is subtracted first, which changes nothing in exact
+        arithmetic, so that in float32 y is within 1e-5 of the exact result for the given x up to
+        mean/std = 1e6, where E[x**2] - E[x]**2 and the plain two-pass form fail. Differentiable
+        in x, scale and shift: ``dx = scale / sqrt(v + eps) (dy - mean(dy) - z mean(dy z))`` in
+        training, with z the normalized x.
+
+        Raises
+        ------
+        InvalidArgument
+            On mismatched shapes, or one value per channel in training.
+        """
+
+    @abc.abstractmethod
+    def layer_norm(
+        self, x: Array, scale: Array, shift: Array, /, *, axis: int = -1, eps: float = 1e-5
+    ) -> Array:
+        """Layer normalization (Ba, Kiros and Hinton 2016, eq. 3 and 4).
+
+        ``y = (x - m) / sqrt(v + eps) * scale + shift`` with m and v the mean and biased variance
+        over the axes from `axis` to the last, example by example, in training and inference alike.
+
+        Parameters
+        ----------
+        x : array, float32 or float64
+        scale, shift : array of shape ``x.shape[axis:]``
+
+        Notes
+        -----
+        Stable as `batch_norm`: within 1e-5 of the exact result (MXNet 1e-4) up to mean/std = 1e6
+        in float32. Differentiable in all three arrays.
+        """
+
+    # --- differentiation ----------------------------------------------------------------------
+    # "Parameters" are one array or a flat dictionary path -> array; gradients have the same form.
+
+    @abc.abstractmethod
+    def value_and_gradient(self, f: Callable[..., Array], /) -> Callable[..., tuple[Array, Any]]:
+        """Return ``g(parameters, *args) -> (value, gradient)`` of ``f(parameters, *args)``.
+
+        f returns a scalar array; it is differentiated in its first argument by reverse mode.
+        """
+
+    @abc.abstractmethod
+    def vjp(self, f: Callable[[Array], Array], x: Array, /) -> tuple[Array, Callable[..., Array]]:
+        """Return ``f(x)`` and the function v -> v^T J, with J the Jacobian of f at x.
+
+        v has the shape of f(x); the function may be called any number of times.
+        """
+
+    def jvp(self, f: Callable[[Array], Array], x: Array, tangent: Array, /) -> tuple[Array, Array]:
+        """Return ``f(x)`` and J tangent. Needs the capability "jvp"."""
+        raise self.unsupported("jvp")
+
+    def hvp(self, f: Callable[[Array], Array], x: Array, vector: Array, /) -> Array:
+        """Return the Hessian of the scalar function f at x times vector. Needs "hvp"."""
+        raise self.unsupported("hvp")
+
+    @abc.abstractmethod
+    def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
+        """Return f compiled by the framework (`jax.jit`, `tf.function`, `hybridize`).
+
+        f takes arrays, flat dictionaries of arrays, and at most one native stream, positionally,
+        and returns an array or a tuple of arrays. It may use every deterministic operation of the
+        contract, `nx.ops`, and draws from the stream passed in; a portable stream draws in NumPy
+        and therefore outside. Differentiate outside: ``nx.value_and_gradient(nx.compile(f))``.
+        A backend without the capability "compiled" returns f itself.
+        """
+
+    def unsupported(self, capability: str) -> Unsupported:
+        """Return the error for a capability that this backend does not declare."""
+        declared = ", ".join(sorted(self.capabilities)) or "none"
+        return Unsupported(
+            f"backend {self.name!r} does not support {capability!r} "
+            f"({CAPABILITIES[capability]}); it declares: {declared}"
+        )

@@ -1,0 +1,1 @@
+"""The mathematics, one file per idea, with no framework in sight."""

@@ -1,0 +1,194 @@
+"""The elementary laws: exact moments, support and distribution function, and how to draw them.
+
+``TRUNCATED_STD`` is the standard deviation of N(0, 1) conditioned on [-2, 2]:
+``sqrt(1 - 4 phi(2) / (2 Phi(2) - 1)) = 0.87962566103423978``, phi and Phi being the density and
+distribution function of N(0, 1) (Johnson, Kotz and Balakrishnan, Continuous Univariate
+Distributions 1, section 10.1).
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isometry.common import checks
+from isometry.common.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from isometry.common.contract import Backend
+    from isometry.common.streams import Stream
+
+__all__ = [
+    "CUT",
+    "TRUNCATED_STD",
+    "Constant",
+    "Distribution",
+    "Normal",
+    "TruncatedNormal",
+    "Uniform",
+]
+
+Array = Any
+CUT = 2.0  # a truncated normal is cut at mean +- CUT * std, std being the parent's
+_PHI = math.exp(-CUT * CUT / 2) / math.sqrt(2 * math.pi)
+_MASS = math.erf(CUT / math.sqrt(2))  # P(|z| <= CUT)
+_VARIANCE = 1 - 2 * CUT * _PHI / _MASS
+_FOURTH = 3 - 2 * (CUT**3 + 3 * CUT) * _PHI / _MASS  # E z**4 given |z| <= CUT
+TRUNCATED_STD = math.sqrt(_VARIANCE)
+
+
+class Distribution(abc.ABC):
+    """The exact law of independent, identically distributed entries."""
+
+    @property
+    @abc.abstractmethod
+    def moments(self) -> tuple[float, float, float]:
+        """Mean, variance and kurtosis (fourth central moment over squared variance)."""
+
+    @property
+    @abc.abstractmethod
+    def support(self) -> tuple[float, float]:
+        """Smallest closed interval that holds every value."""
+
+    @abc.abstractmethod
+    def cdf(self, x: np.ndarray) -> np.ndarray:
+        """Return P(X <= x) in float64."""
+
+    @abc.abstractmethod
+    def draw(
+        self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
+    ) -> Array:
+        """Draw an array of this law on the backend."""
+
+    def resolve(self, shape: tuple[int, ...], layout: str) -> Distribution:
+        """Return the law of one weight of this shape: itself, for a law without fans."""
+        return self
+
+
+@dataclass(frozen=True)
+class Constant(Distribution):
+    """Every entry equals `value`."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        checks.finite("value", self.value)
+
+    @property
+    def moments(self) -> tuple[float, float, float]:
+        return (self.value, 0.0, math.nan)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return (self.value, self.value)
+
+    def cdf(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.asarray(x) >= self.value, dtype=float)
+
+    def draw(
+        self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
+    ) -> Array:
+        return nx.ops.full(shape, self.value, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Uniform(Distribution):
+    """U[low, high): variance ``(high - low)**2 / 12``, kurtosis 9/5."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        low, high = checks.finite("low", self.low), checks.finite("high", self.high)
+        if low > high:
+            raise InvalidArgument(f"low must not exceed high; received low={low:g}, high={high:g}")
+
+    @property
+    def moments(self) -> tuple[float, float, float]:
+        return ((self.low + self.high) / 2, (self.high - self.low) ** 2 / 12, 9 / 5)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return (self.low, self.high)
+
+    def cdf(self, x: np.ndarray) -> np.ndarray:
+        return np.clip((np.asarray(x, dtype=float) - self.low) / (self.high - self.low), 0, 1)
+
+    def draw(
+        self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
+    ) -> Array:
+        return stream.uniform(shape, low=self.low, high=self.high, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Normal(Distribution):
+    """N(mean, std**2), not truncated: kurtosis 3."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.finite("mean", self.mean)
+        checks.finite("std", self.std, low=0.0)
+
+    @property
+    def moments(self) -> tuple[float, float, float]:
+        return (self.mean, self.std**2, 3.0)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return (-math.inf, math.inf)
+
+    def cdf(self, x: np.ndarray) -> np.ndarray:
+        from scipy.special import ndtr
+
+        return np.asarray(ndtr((np.asarray(x, dtype=float) - self.mean) / self.std))
+
+    def draw(
+        self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
+    ) -> Array:
+        return stream.normal(shape, mean=self.mean, std=self.std, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class TruncatedNormal(Distribution):
+    """N(mean, std**2) conditioned on ``|x - mean| <= 2 std``.
+
+    `std` is the parent's; the law's own standard deviation is ``TRUNCATED_STD * std`` and its
+    kurtosis 2.3655. ``TruncatedNormal.of_std(s)`` gives the law whose own one is `s`.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.finite("mean", self.mean)
+        checks.finite("std", self.std, low=0.0)
+
+    @classmethod
+    def of_std(cls, std: float, mean: float = 0.0) -> TruncatedNormal:
+        """Return the truncated normal whose own standard deviation, after the cut, is `std`."""
+        return cls(mean, std / TRUNCATED_STD)
+
+    @property
+    def moments(self) -> tuple[float, float, float]:
+        return (self.mean, self.std**2 * _VARIANCE, _FOURTH / _VARIANCE**2)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return (self.mean - CUT * self.std, self.mean + CUT * self.std)
+
+    def cdf(self, x: np.ndarray) -> np.ndarray:
+        from scipy.special import ndtr
+
+        z = np.clip((np.asarray(x, dtype=float) - self.mean) / self.std, -CUT, CUT)
+        return np.asarray((ndtr(z) - ndtr(-CUT)) / _MASS)
+
+    def draw(
+        self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
+    ) -> Array:
+        return stream.truncated_normal(shape, mean=self.mean, std=self.std, dtype=dtype)

@@ -1,0 +1,1 @@
+"""Reports: made from results alone, for the terminal, print and the browser."""

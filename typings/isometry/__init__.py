@@ -1,0 +1,1 @@
+../../isometry/__init__.py

@@ -1,0 +1,1 @@
+../../isometry/__main__.py

@@ -1,0 +1,1 @@
+../../isometry/_version.py

@@ -1,0 +1,1 @@
+../../isometry/cli.py
