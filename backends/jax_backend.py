@@ -106,7 +106,7 @@ sigmoid.defjvps(lambda t, _, x: t * sigmoid_gradient(x))
 tanh.defjvps(lambda t, _, x: t * tanh_gradient(x))
 relu.defjvps(lambda t, _, x: t * relu_gradient(x))
 leaky_relu.defjvp(
-    lambda slope, x, t: (leaky_relu(*x, slope), t[0] * leaky_relu_gradient(*x, slope))
+    lambda slope, x, t: (leaky_relu(x[0], slope), t[0] * leaky_relu_gradient(x[0], slope))
 )
 
 _NATIVE: dict[str, Callable[[Array], Array]] = {

@@ -251,8 +251,8 @@ class NumpyBackend(Backend):
         return "cpu"
 
     def asarray(self, value: Any, /, *, dtype: str | None = None) -> Array:
-        if dtype is None:
-            dtype = value.dtype if isinstance(value, (np.ndarray, np.generic)) else "float32"
+        if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
+            dtype = "float32"
         return np.array(value, dtype=dtype)
 
     def to_numpy(self, x: Array, /) -> np.ndarray:

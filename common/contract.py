@@ -256,7 +256,8 @@ class Backend(checks.Checked, abc.ABC):
         """Return a portable stream: the same bits in every framework and on every machine."""
         from isometry.common.portable import PortableStream
 
-        return PortableStream(seed, convert=self.asarray, dtypes=self.dtypes)
+        stream: Stream = PortableStream(seed, convert=self.asarray, dtypes=self.dtypes)
+        return stream
 
     # --- sigmoid gradients --------------------------------------------------------------------
 

@@ -1,0 +1,276 @@
+"""Side-by-side timings against each framework's own way: ratios, interleaved, medians.
+
+    python benchmarks/run.py [--backends numpy,torch] [--rounds 15]
+
+Every figure is our time divided by the peer's, both measured in this run in turn, so that a busy
+machine slows both. Nothing here is asserted; the targets are printed beside the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import isometry as iso
+
+POINTS = 1_000_000
+WEIGHT = (4096, 4096)
+CHAINS, LENGTH, SIZE = 1000, 100, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--backends", default=",".join(iso.names()))
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    print(f"{'what':58} {'ratio':>7}  target")
+    start_up(arguments.rounds)
+    for name in arguments.backends.split(","):
+        try:
+            nx = iso.load(name)
+        except iso.BackendNotInstalled as error:
+            print(f"{name}: not run: {error}")
+            continue
+        with nx.scope():
+            peers = PEERS[name](nx)
+            derivative(nx, peers, arguments.rounds)
+            chain(nx, peers, max(arguments.rounds // 3, 3))
+            weights(nx, peers, max(arguments.rounds // 3, 3))
+
+
+def ratio(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int) -> float:
+    """Return the median over interleaved rounds of our time over the peer's."""
+    ours(), peer()
+    found = []
+    for _ in range(rounds):
+        times = []
+        for run in (ours, peer):
+            started = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - started)
+        found.append(times[0] / times[1])
+    return statistics.median(found)
+
+
+def show(what: str, value: float, target: str) -> None:
+    print(f"{what:58} {value:7.2f}  {target}", flush=True)
+
+
+def start_up(rounds: int) -> None:
+    def run(*command: str) -> Callable[[], Any]:
+        return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    value = ratio(
+        run(sys.executable, "-m", "isometry", "--help"),
+        run(sys.executable, "-c", "import numpy"),
+        rounds,
+    )
+    show("isometry --help / import numpy", value, "at most 1.5")
+
+
+def derivative(nx: Any, peers: Any, rounds: int) -> None:
+    for dtype, target in (("float32", "1.5"), ("float64", "3" if nx.name == "mxnet" else "2")):
+        x = nx.stream(0).normal((POINTS,), std=5.0, dtype=dtype)
+        value = ratio(
+            lambda x=x: peers.wait(nx.sigmoid_gradient(x)), lambda x=x: peers.derivative(x), rounds
+        )
+        show(
+            f"{nx.name}: exact sigmoid' / own forward+backward, {dtype}", value, f"at most {target}"
+        )
+
+
+def chain(nx: Any, peers: Any, rounds: int) -> None:
+    """Per chain: ours batched over 1000, against the chapter's loop over one."""
+    target = {"numpy": 12, "torch": 35}.get(nx.name, 150)
+    value = ratio(
+        lambda: nx.matrix_chain(nx.stream(0), length=LENGTH, size=SIZE, batch=CHAINS),
+        lambda: peers.wait(peers.chain()),
+        rounds,
+    )
+    show(f"{nx.name}: the chapter's loop / chain in a batch", CHAINS / value, f"at least {target}")
+
+
+def weights(nx: Any, peers: Any, rounds: int) -> None:
+    std = math.sqrt(2 / WEIGHT[1])
+    stream = nx.stream(0)
+    for rule, peer in (("he_normal", peers.normal), ("he_uniform", peers.uniform)):
+        value = ratio(
+            lambda rule=rule: peers.wait(nx.initialize(rule, WEIGHT, stream)),
+            lambda peer=peer: peers.wait(peer(std)),
+            rounds,
+        )
+        show(f"{nx.name}: initialize {rule} 4096x4096 / own call", value, "at most 1.2")
+
+
+class NumpyPeers:
+    """What a NumPy user writes."""
+
+    def __init__(self, nx: Any) -> None:
+        import numpy as np
+        from scipy.special import expit
+
+        self.np, self.expit, self.rng = np, expit, np.random.default_rng(0)
+
+    def wait(self, x: Any) -> Any:
+        return x
+
+    def derivative(self, x: Any) -> Any:
+        y = self.expit(x)
+        return y * (1 - y)
+
+    def chain(self) -> Any:
+        m = self.rng.normal(size=(SIZE, SIZE))
+        for _ in range(LENGTH - 1):
+            m = m @ self.rng.normal(size=(SIZE, SIZE))
+        return m
+
+    def normal(self, std: float) -> Any:
+        return self.rng.standard_normal(WEIGHT, dtype="float32") * self.np.float32(std)
+
+    def uniform(self, std: float) -> Any:
+        bound = math.sqrt(3) * std
+        return self.rng.uniform(-bound, bound, WEIGHT).astype("float32")
+
+
+class TorchPeers:
+    """What a PyTorch user writes."""
+
+    def __init__(self, nx: Any) -> None:
+        import torch
+
+        self.torch = torch
+
+    def wait(self, x: Any) -> Any:
+        return x
+
+    def derivative(self, x: Any) -> Any:
+        x = x.detach().requires_grad_()
+        y = self.torch.sigmoid(x)
+        y.backward(self.torch.ones_like(x))
+        return x.grad
+
+    def chain(self) -> Any:
+        m = self.torch.normal(0, 1, size=(SIZE, SIZE))
+        for _ in range(LENGTH - 1):
+            m = m @ self.torch.normal(0, 1, size=(SIZE, SIZE))
+        return m
+
+    def normal(self, std: float) -> Any:
+        return self.torch.nn.init.kaiming_normal_(self.torch.empty(WEIGHT), nonlinearity="relu")
+
+    def uniform(self, std: float) -> Any:
+        return self.torch.nn.init.kaiming_uniform_(self.torch.empty(WEIGHT), nonlinearity="relu")
+
+
+class TensorflowPeers:
+    """What a TensorFlow user writes."""
+
+    def __init__(self, nx: Any) -> None:
+        import tensorflow as tf
+
+        self.tf = tf
+
+    def wait(self, x: Any) -> Any:
+        return getattr(x, "product", x).numpy() if getattr(x, "shape", ()) == () else x
+
+    def derivative(self, x: Any) -> Any:
+        with self.tf.GradientTape() as tape:
+            tape.watch(x)
+            y = self.tf.sigmoid(x)
+        return tape.gradient(y, x)
+
+    def chain(self) -> Any:
+        m = self.tf.random.normal((SIZE, SIZE))
+        for _ in range(LENGTH - 1):
+            m = self.tf.matmul(m, self.tf.random.normal((SIZE, SIZE)))
+        return m
+
+    def normal(self, std: float) -> Any:
+        return self.tf.random.stateless_normal(WEIGHT, seed=(0, 1), stddev=std)
+
+    def uniform(self, std: float) -> Any:
+        bound = math.sqrt(3) * std
+        return self.tf.random.stateless_uniform(WEIGHT, (0, 1), -bound, bound)
+
+
+class JaxPeers:
+    """What a JAX user writes."""
+
+    def __init__(self, nx: Any) -> None:
+        import jax
+
+        self.jax = jax
+        self.gradient = jax.jit(jax.grad(lambda x: jax.nn.sigmoid(x).sum()))
+        self.key = jax.random.key(0)
+
+    def wait(self, x: Any) -> Any:
+        return self.jax.block_until_ready(x)
+
+    def derivative(self, x: Any) -> Any:
+        return self.wait(self.gradient(x))
+
+    def chain(self) -> Any:
+        keys = self.jax.random.split(self.key, LENGTH)
+        m = self.jax.random.normal(keys[0], (SIZE, SIZE))
+        for key in keys[1:]:
+            m = m @ self.jax.random.normal(key, (SIZE, SIZE))
+        return m
+
+    def normal(self, std: float) -> Any:
+        return self.jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal")(
+            self.key, WEIGHT, "float32"
+        )
+
+    def uniform(self, std: float) -> Any:
+        return self.jax.nn.initializers.he_uniform()(self.key, WEIGHT, "float32")
+
+
+class MxnetPeers:
+    """What an MXNet user writes."""
+
+    def __init__(self, nx: Any) -> None:
+        import mxnet as mx
+
+        self.mx = mx
+
+    def wait(self, x: Any) -> Any:
+        self.mx.nd.waitall()
+        return x
+
+    def derivative(self, x: Any) -> Any:
+        x.attach_grad()
+        with self.mx.autograd.record():
+            y = self.mx.npx.sigmoid(x)
+        y.backward()
+        return self.wait(x.grad)
+
+    def chain(self) -> Any:
+        m = self.mx.np.random.normal(size=(SIZE, SIZE))
+        for _ in range(LENGTH - 1):
+            m = self.mx.np.dot(m, self.mx.np.random.normal(size=(SIZE, SIZE)))
+        return m
+
+    def normal(self, std: float) -> Any:
+        return self.mx.np.random.normal(0, std, size=WEIGHT)
+
+    def uniform(self, std: float) -> Any:
+        bound = math.sqrt(3) * std
+        return self.mx.np.random.uniform(-bound, bound, size=WEIGHT)
+
+
+PEERS: dict[str, Callable[[Any], Any]] = {
+    "numpy": NumpyPeers,
+    "torch": TorchPeers,
+    "tensorflow": TensorflowPeers,
+    "jax": JaxPeers,
+    "mxnet": MxnetPeers,
+}
+
+if __name__ == "__main__":
+    main()
