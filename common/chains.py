@@ -127,7 +127,8 @@ def _first_overflow(
 ) -> np.ndarray:
     """Repeat a block step by step; an entry that is not finite once never is again."""
     for k in range(nx.shape_of(factors)[0]):
-        product, _ = nx.chain_product(product, factors[k : k + 1], rescale=False)
+        factor = nx.ops.expand_dims(factors[k], axis=0)  # (1, batch, n, n)
+        product, _ = nx.chain_product(product, factor, rescale=False)
         overflow = np.where((overflow == 0) & ~_finite(nx, product), done + k + 1, overflow)
     return overflow
 

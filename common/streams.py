@@ -32,6 +32,7 @@ def _check_uniform(stream: Stream, arguments: dict[str, Any]) -> None:
     high = checks.finite("high", arguments["high"])
     if low > high:
         raise InvalidArgument(f"low must not exceed high; received low={low:g}, high={high:g}")
+    checks.finite("high - low", high - low)
 
 
 def _check_normal(stream: Stream, arguments: dict[str, Any]) -> None:

@@ -1,0 +1,426 @@
+"""Every backend in a process of its own: one that crashes or hangs takes no other along.
+
+The command line is the protocol: a backend's studies run as ``python -m isometry run STUDY ...
+--backend B``, which records one result file per study and reports progress as JSON lines on
+standard error. A study that brings its process down costs itself only: those after it are started
+again in a new process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from isometry.common.errors import BackendNotInstalled, IsometryError
+
+__all__ = [
+    "Inspection",
+    "Outcome",
+    "Watcher",
+    "Work",
+    "compare",
+    "cores",
+    "emit",
+    "inspect",
+    "result_path",
+    "status_of",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one study on one backend.
+
+    Attributes
+    ----------
+    backend : str
+        As it was asked for: a registered name, or a reference ``package.module:Class``.
+    study : str
+    status : {"ran", "not installed", "refused", "crashed", "timed out"}
+        "refused": it named a wrong argument, or a capability the backend does not have.
+    detail : str
+        One line: why it did not run, and how to install it if it is not installed; empty if it
+        ran.
+    path : Path or None
+        The result file, if it ran.
+    seconds : float
+        Wall time from the start of the study (of the process, for the first) to its end.
+    """
+
+    backend: str
+    study: str
+    status: str
+    detail: str = ""
+    path: Path | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a backend says about itself, asked in a process of its own.
+
+    Attributes
+    ----------
+    name : str
+    status : {"installed", "not installed", "crashed", "timed out"}
+    detail : str
+        How to install it, or the last line of what went wrong; empty if installed.
+    framework, version, device : str
+        Distribution and its version; the default device.
+    dtypes, capabilities : sequence of str
+    expected_failures : mapping of str to str
+        Clause of the conformance suite -> why this framework cannot meet it.
+    """
+
+    name: str
+    status: str
+    detail: str = ""
+    framework: str = ""
+    version: str = ""
+    device: str = ""
+    dtypes: Sequence[str] = ()
+    capabilities: Sequence[str] = ()
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The studies that one backend is asked, in one process as long as it lasts.
+
+    Attributes
+    ----------
+    backend : str
+        A registered name, or a reference ``package.module:Class``.
+    studies : dict of str to dict
+        Study -> the parameters to set, as strings.
+    interpreter : str
+        The Python in which the backend is installed, and this version of isometry with it.
+    """
+
+    backend: str
+    studies: dict[str, dict[str, str]]
+    interpreter: str = sys.executable
+
+
+class Watcher(Protocol):
+    """Told what happens while it happens; called from the thread that called `compare`."""
+
+    def progress(self, backend: str, study: str, done: int, total: int) -> None:
+        """A study has done this much of its work."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """A study has come to its end, good or bad."""
+
+
+# --- what the child says ------------------------------------------------------------------------
+
+_MARK = "isometry"
+
+
+def emit(event: str, **fields: object) -> None:
+    """Report an event to the parent: one JSON line on standard error.
+
+    Events are ``progress`` (study, done, total), ``end`` (study) and ``failed`` (status, message).
+    """
+    print(json.dumps({_MARK: event, **fields}), file=sys.stderr, flush=True)
+
+
+def status_of(error: Exception) -> str:
+    """Return the status of an `Outcome` whose study ended in this error."""
+    if isinstance(error, BackendNotInstalled):
+        return "not installed"
+    return "refused" if isinstance(error, IsometryError) else "crashed"
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """Return the event of a line, or None if it is something else, such as a framework's log."""
+    with contextlib.suppress(ValueError):
+        event = json.loads(line)
+        if isinstance(event, dict) and _MARK in event:
+            return event
+    return None
+
+
+# --- where and how it runs ----------------------------------------------------------------------
+
+
+def result_path(folder: Path, study: str, backend: str) -> Path:
+    """Return where the result of a study on a backend is recorded."""
+    return folder / study / (re.sub(r"[^\w.-]+", "-", backend) + ".json")
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _environment(jobs: int) -> dict[str, str]:
+    """Return the children's environment: the cores are shared out; what the user set is kept."""
+    threads = str(max(1, cores() // jobs))
+    return {
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        **os.environ,
+    }
+
+
+# -P: the folder one stands in must not shadow what is installed, as a checkout of isometry would
+_ISOMETRY = ("-P", "-m", "isometry")
+
+
+async def _start(
+    interpreter: str, *arguments: str, jobs: int, stdout: int = DEVNULL
+) -> asyncio.subprocess.Process:
+    """Start isometry in a process group of its own, so that all of it can be killed."""
+    return await asyncio.create_subprocess_exec(
+        interpreter,
+        *_ISOMETRY,
+        *arguments,
+        stdin=DEVNULL,
+        stdout=stdout,
+        stderr=PIPE,
+        env=_environment(jobs),
+        start_new_session=True,
+        limit=2**24,  # longest line
+    )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill what is left of the process and of what it started in its group."""
+    assert process.stderr is not None
+    if process.returncode is None or not process.stderr.at_eof():
+        with contextlib.suppress(ProcessLookupError):
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+    # whoever left the group may still hold the pipe: do not wait for that
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.communicate(), timeout=5)
+
+
+def _death(returncode: int | None, last: str) -> str:
+    """Return in one line how a process died."""
+    if returncode is not None and returncode < 0:
+        name = signal.Signals(-returncode).name
+        memory = " (out of memory?)" if name == "SIGKILL" else ""
+        how = f"killed by {name}{memory}"
+    else:
+        how = f"exit code {returncode}"
+    return f"{how}: {last}" if last else how
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; Ctrl-C and SIGTERM kill the children and raise KeyboardInterrupt."""
+
+    async def interruptible() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        # Windows has no such handlers, and only the main thread may set them
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+# --- studies ------------------------------------------------------------------------------------
+
+
+def compare(
+    work: Sequence[Work],
+    *,
+    folder: Path,
+    seed: int,
+    timeout: float,
+    jobs: int,
+    watcher: Watcher,
+) -> list[Outcome]:
+    """Run the studies of several backends, one process per backend, `jobs` of them at once.
+
+    Parameters
+    ----------
+    folder : Path
+        Where results are recorded, see `result_path`; those of an earlier run are removed first.
+    timeout : float
+        Seconds that each study may take; the first one's include importing the framework.
+
+    Returns
+    -------
+    list of Outcome
+        One for each backend and study, in the order of `work`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C or SIGTERM, after all children are killed.
+    """
+
+    async def one(item: Work, gate: asyncio.Semaphore) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        async with gate:
+            while pending := dict(list(item.studies.items())[len(outcomes) :]):
+                rest = Work(item.backend, pending, item.interpreter)
+                outcomes += await _Child(rest, folder, seed, timeout, jobs, watcher).run()
+        return outcomes
+
+    async def every() -> list[Outcome]:
+        gate = asyncio.Semaphore(jobs)
+        groups = await _gather(one(item, gate) for item in work)
+        return [outcome for group in groups for outcome in group]
+
+    return _run(every())
+
+
+async def _gather(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(item) for item in work]
+    return [task.result() for task in tasks]
+
+
+class _Child:
+    """One process on its way through a backend's studies, until it ends or has to be ended."""
+
+    def __init__(
+        self, work: Work, folder: Path, seed: int, timeout: float, jobs: int, watcher: Watcher
+    ) -> None:
+        self.work, self.timeout, self.jobs, self.watcher = work, timeout, jobs, watcher
+        self.paths = {study: result_path(folder, study, work.backend) for study in work.studies}
+        settings = dict(kv for values in work.studies.values() for kv in values.items())
+        output = folder if len(self.paths) > 1 else next(iter(self.paths.values()))
+        self.arguments = [
+            "run",
+            *work.studies,
+            f"--backend={work.backend}",
+            f"--seed={seed}",
+            *(f"--set={name}={value}" for name, value in settings.items()),
+            f"--output={output}",
+            "--progress=json",
+        ]
+        self.outcomes: list[Outcome] = []
+        self.failure: tuple[str, str] | None = None
+        self.last = ""  # line on standard error that is no event
+        self.started = time.monotonic()
+
+    @property
+    def complete(self) -> bool:
+        return len(self.outcomes) == len(self.paths)
+
+    async def run(self) -> list[Outcome]:
+        """Return an outcome for at least the first study; the others need a new process."""
+        for path in self.paths.values():
+            with contextlib.suppress(OSError):  # the child will say what is wrong with the folder
+                path.unlink(missing_ok=True)
+        try:
+            process = await _start(self.work.interpreter, *self.arguments, jobs=self.jobs)
+        except OSError as error:
+            self._finish("crashed", f"{self.work.interpreter} does not start: {error.strerror}")
+            return self.outcomes
+        try:
+            async with asyncio.timeout(self.timeout) as deadline:
+                await self._listen(process, deadline)
+                if not self.complete:
+                    self._died(await process.wait())
+        except TimeoutError:
+            self._finish("timed out", f"no result in {self.timeout:g} s; --timeout allows more")
+        finally:
+            await _end(process)
+        return self.outcomes
+
+    async def _listen(self, process: asyncio.subprocess.Process, deadline: asyncio.Timeout) -> None:
+        """Follow the events until all studies are recorded or the process says no more."""
+        assert process.stderr is not None
+        async for raw in process.stderr:
+            line = raw.decode(errors="replace").strip()
+            match _parse(line):
+                case {"isometry": "progress", "study": study, "done": done, "total": total}:
+                    self.watcher.progress(self.work.backend, study, done, total)
+                case {"isometry": "end"}:
+                    self._finish("ran")
+                    deadline.reschedule(asyncio.get_running_loop().time() + self.timeout)
+                    if self.complete:
+                        return
+                case {"isometry": "failed", "status": status, "message": message}:
+                    self.failure = (status, message)
+                case _:
+                    self.last = line or self.last
+
+    def _died(self, returncode: int) -> None:
+        if self.failure is None:
+            self._finish("crashed", _death(returncode, self.last))
+            return
+        self._finish(*self.failure)
+        while self.failure[0] == "not installed" and not self.complete:
+            self._finish(*self.failure)
+
+    def _finish(self, status: str, detail: str = "") -> None:
+        study, path = list(self.paths.items())[len(self.outcomes)]
+        now = time.monotonic()
+        outcome = Outcome(
+            self.work.backend,
+            study,
+            status,
+            detail,
+            path if status == "ran" else None,
+            now - self.started,
+        )
+        self.started = now
+        self.outcomes.append(outcome)
+        self.watcher.finished(outcome)
+
+
+# --- backends -----------------------------------------------------------------------------------
+
+
+def inspect(names: Sequence[str], *, timeout: float = 120.0) -> list[Inspection]:
+    """Ask each backend about itself, in a process of its own; `cores()` of them at once.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C or SIGTERM, after all children are killed.
+    """
+    jobs = min(cores(), max(1, len(names)))
+
+    async def every() -> list[Inspection]:
+        gate = asyncio.Semaphore(jobs)
+        return await _gather(_inspect(name, gate, timeout, jobs) for name in names)
+
+    return _run(every())
+
+
+async def _inspect(name: str, gate: asyncio.Semaphore, timeout: float, jobs: int) -> Inspection:
+    async with gate:
+        process = await _start(
+            sys.executable, "backends", name, "--here", "--json", jobs=jobs, stdout=PIPE
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                output, log = await process.communicate()
+        except TimeoutError:
+            return Inspection(name, "timed out", f"no answer in {timeout:g} s")
+        finally:
+            await _end(process)
+    lines = log.decode(errors="replace").strip().splitlines()
+    if process.returncode != 0:
+        return Inspection(name, "crashed", _death(process.returncode, lines[-1] if lines else ""))
+    # a framework may greet on standard output before the answer
+    return Inspection(**json.loads(output.splitlines()[-1])[0])

@@ -1,0 +1,209 @@
+"""Batch and layer normalization: the conventions as data, and the exact float64 reference.
+
+The reference takes NumPy arrays, computes in float64 whatever their dtype, and subtracts the mean
+before it squares, so that for float32 input it is exact to 1e-9 up to mean/std = 1e6: it is the
+oracle of studies and of the conformance suite.
+
+The conventions in which frameworks differ:
+
+======= ===== ======== ================ ================ ========= =============================
+library eps   momentum momentum weights running variance layer eps where
+======= ===== ======== ================ ================ ========= =============================
+torch   1e-5  0.1      batch            unbiased         1e-5      torch.nn.BatchNorm, LayerNorm
+keras   1e-3  0.99     running          biased           1e-3      keras.layers (Keras 3)
+flax    1e-5  0.99     running          biased           1e-6      flax.linen and flax.nnx
+mxnet   1e-5  0.9      running          biased           1e-5      mxnet.gluon.nn (on the CPU)
+======= ===== ======== ================ ================ ========= =============================
+
+Sources: torch/nn/modules/batchnorm.py and normalization.py; keras/src/layers/normalization/
+batch_normalization.py and layer_normalization.py; flax/nnx/nn/normalization.py;
+mxnet/gluon/nn/basic_layers.py and src/operator/nn/batch_norm.cc. Where the running variance is
+kept and normalized by is not documented everywhere: it was measured on each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "BATCH_NORM",
+    "LAYER_NORM_EPS",
+    "NORMALIZATION_BOUND",
+    "NORMALIZATION_EXCEPTIONS",
+    "Convention",
+    "batch_norm",
+    "batch_norm_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "normalization_bound",
+]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a library's batch norm treats its running statistics; see `Backend.batch_norm`."""
+
+    eps: float
+    momentum: float
+    momentum_weights: str
+    running_variance: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The convention as keyword arguments of `Backend.batch_norm`."""
+        return dict(vars(self))
+
+    @property
+    def old_weight(self) -> float:
+        """Weight of the old running value in the new one, whichever way it is written."""
+        return self.momentum if self.momentum_weights == "running" else 1 - self.momentum
+
+
+BATCH_NORM: dict[str, Convention] = {
+    "torch": Convention(1e-5, 0.1, "batch", "unbiased"),
+    "keras": Convention(1e-3, 0.99, "running", "biased"),
+    "flax": Convention(1e-5, 0.99, "running", "biased"),
+    "mxnet": Convention(1e-5, 0.9, "running", "biased"),
+}
+"""Library -> its defaults."""
+
+LAYER_NORM_EPS = {"torch": 1e-5, "keras": 1e-3, "flax": 1e-6, "mxnet": 1e-5}
+"""Library -> the default eps of its layer norm."""
+
+NORMALIZATION_BOUND = {"batch_norm": 1e-5, "layer_norm": 1e-5}
+"""Largest absolute error of a normalized float32 output (scale 1, shift 0) up to mean/std 1e6."""
+
+NORMALIZATION_EXCEPTIONS = {("layer_norm", "mxnet"): 1e-4}
+"""(Layer, backend) -> its own bound; MXNet's fused layer norm sums in float32 in one order."""
+
+
+def normalization_bound(layer: str, backend: str) -> float:
+    """Return the contract's bound on the output of ``"batch_norm"`` or ``"layer_norm"``."""
+    return NORMALIZATION_EXCEPTIONS.get((layer, backend), NORMALIZATION_BOUND[layer])
+
+
+def _moments(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    mean = x.mean(axis=axes, keepdims=True)
+    centred = x - mean
+    # the mean of the centred values is the rounding error of the mean
+    correction = centred.mean(axis=axes, keepdims=True)
+    return mean + correction, np.square(centred - correction).mean(axis=axes, keepdims=True)
+
+
+def _normalize(
+    x: np.ndarray, mean: np.ndarray, variance: np.ndarray, eps: float
+) -> tuple[np.ndarray, np.ndarray]:
+    inverse = 1 / np.sqrt(variance + eps)
+    return (x - mean) * inverse, inverse
+
+
+def _backward(
+    dz: np.ndarray, z: np.ndarray, inverse: np.ndarray, axes: tuple[int, ...]
+) -> np.ndarray:
+    """Return ``inverse (dz - mean(dz) - z mean(dz z))``: the mean and variance depend on x."""
+    mean = dz.mean(axis=axes, keepdims=True)
+    along = (dz * z).mean(axis=axes, keepdims=True)
+    return np.asarray(inverse * (dz - mean - z * along))
+
+
+def _channels(x: np.ndarray, axis: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return all other axes, and the shape that broadcasts a vector of channels against x."""
+    axis %= x.ndim
+    others = tuple(k for k in range(x.ndim) if k != axis)
+    return others, tuple(size if k == axis else 1 for k, size in enumerate(x.shape))
+
+
+def batch_norm(
+    x: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    /,
+    *,
+    training: bool,
+    axis: int = 1,
+    eps: float = 1e-5,
+    momentum: float = 0.9,
+    momentum_weights: str = "running",
+    running_variance: str = "biased",
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return y and the new running mean and variance, all float64; see `Backend.batch_norm`.
+
+    ``y = (x - m) / sqrt(v + eps) * scale + shift`` (Ioffe and Szegedy 2015, algorithms 1 and 2).
+    """
+    x, scale, shift, mean, variance = (
+        np.asarray(a, np.float64) for a in (x, scale, shift, mean, variance)
+    )
+    axes, shape = _channels(x, axis)
+    if training:
+        batch_mean, batch_variance = _moments(x, axes)
+        count = x.size // x.shape[axis]
+        kept = batch_variance * (count / (count - 1) if running_variance == "unbiased" else 1)
+        old = momentum if momentum_weights == "running" else 1 - momentum
+        mean = old * mean + (1 - old) * batch_mean.reshape(-1)
+        variance = old * variance + (1 - old) * kept.reshape(-1)
+    else:
+        batch_mean, batch_variance = mean.reshape(shape), variance.reshape(shape)
+    z, _ = _normalize(x, batch_mean, batch_variance, eps)
+    return z * scale.reshape(shape) + shift.reshape(shape), mean, variance
+
+
+def batch_norm_backward(
+    dy: np.ndarray,
+    x: np.ndarray,
+    scale: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    /,
+    *,
+    training: bool,
+    axis: int = 1,
+    eps: float = 1e-5,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return dx, dscale and dshift in float64 for the gradient dy of the output.
+
+    ``dx = scale / sqrt(v + eps) (dy - mean(dy) - z mean(dy z))`` in training (Ioffe and Szegedy
+    2015, section 3), ``scale / sqrt(v + eps) dy`` in inference; ``dscale = sum(dy z)``,
+    ``dshift = sum(dy)``, over all axes but the channels'.
+    """
+    dy, x, scale, mean, variance = (
+        np.asarray(a, np.float64) for a in (dy, x, scale, mean, variance)
+    )
+    axes, shape = _channels(x, axis)
+    if training:
+        m, v = _moments(x, axes)
+    else:
+        m, v = mean.reshape(shape), variance.reshape(shape)
+    z, inverse = _normalize(x, m, v, eps)
+    dz = dy * scale.reshape(shape)
+    dx = _backward(dz, z, inverse, axes) if training else dz * inverse
+    return dx, (dy * z).sum(axis=axes), dy.sum(axis=axes)
+
+
+def layer_norm(
+    x: np.ndarray, scale: np.ndarray, shift: np.ndarray, /, *, axis: int = -1, eps: float = 1e-5
+) -> np.ndarray:
+    """Return y in float64; see `Backend.layer_norm` (Ba, Kiros and Hinton 2016, eq. 3 and 4)."""
+    x = np.asarray(x, np.float64)
+    z, _ = _normalize(x, *_moments(x, tuple(range(axis % x.ndim, x.ndim))), eps)
+    return np.asarray(z * np.asarray(scale, np.float64) + np.asarray(shift, np.float64))
+
+
+def layer_norm_backward(
+    dy: np.ndarray, x: np.ndarray, scale: np.ndarray, /, *, axis: int = -1, eps: float = 1e-5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return dx, dscale and dshift in float64 for the gradient dy of the output.
+
+    ``dx = (s - mean(s) - z mean(s z)) / sqrt(v + eps)`` with ``s = dy scale``, means over the
+    normalized axes; ``dscale = sum(dy z)`` and ``dshift = sum(dy)`` over all the other axes.
+    """
+    dy, x, scale = (np.asarray(a, np.float64) for a in (dy, x, scale))
+    first = axis % x.ndim
+    axes, others = tuple(range(first, x.ndim)), tuple(range(first))
+    z, inverse = _normalize(x, *_moments(x, axes), eps)
+    dx = _backward(dy * scale, z, inverse, axes)
+    return dx, (dy * z).sum(axis=others), dy.sum(axis=others)

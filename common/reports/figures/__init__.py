@@ -1,0 +1,65 @@
+"""Figures for print and page, drawn from results alone.
+
+Each figure is 6.5 inches wide with text of at least 8 points, written as SVG (text as paths) and
+as PNG at 300 dpi. Figures are built without pyplot: no global state, no window, no backend of
+Matplotlib is touched. Each study's figures are in a file of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from isometry.common.reports.agreement import distinct
+from isometry.common.reports.figures import (
+    matrix_chain,
+    normalization,
+    sigmoid_gradient,
+    symmetry,
+    xavier,
+)
+from isometry.common.reports.figures.style import DPI, STYLE, WIDTH, Drawing
+from isometry.common.results import Result
+
+__all__ = ["DRAWINGS", "Drawing", "draw"]
+
+DRAWINGS: dict[str, tuple[Drawing, ...]] = {
+    "sigmoid-gradient": sigmoid_gradient.DRAWINGS,
+    "matrix-chain": matrix_chain.DRAWINGS,
+    "xavier": xavier.DRAWINGS,
+    "symmetry": symmetry.DRAWINGS,
+    "normalization": normalization.DRAWINGS,
+}
+
+
+def draw(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
+    """Draw every figure of every study and return the files written.
+
+    Parameters
+    ----------
+    results : mapping of str to sequence of Result
+        Study -> results of the backends side by side. A study without a figure draws nothing.
+    folder : Path
+        Made if it does not exist.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or written.
+    """
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for study, row in results.items():
+        by_name = dict(zip(distinct(row), row, strict=True))
+        for drawing in DRAWINGS.get(study, ()) if row else ():
+            with style.context(["default", STYLE]):  # not the user's matplotlibrc; restored after
+                figure = Figure(figsize=(WIDTH, drawing.height))
+                drawing.paint(figure, by_name)
+                for suffix, metadata in ((".svg", {"Date": None}), (".png", {})):
+                    path = folder / f"{drawing.name}{suffix}"
+                    figure.savefig(path, dpi=DPI, metadata=metadata)
+                    written.append(path)
+    return written

@@ -1,0 +1,550 @@
+"""The command line: ``isometry run`` records a result, ``isometry compare`` lays them side by side.
+
+Only Click is imported here, so that help is quick; each command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isometry._version import __version__
+
+if TYPE_CHECKING:
+    from isometry.common.isolation import Inspection, Outcome, Work
+    from isometry.common.results import Result
+
+__all__ = ["main"]
+
+AS_PROMISED, FAILED, USAGE, NOT_RUN, INTERRUPTED = 0, 1, 2, 3, 130
+
+EPILOG = """\b
+Exit codes:
+  0    all as promised
+  1    a disagreement or a failed check
+  2    usage: a wrong name, value or file
+  3    something did not run
+  130  interrupted"""
+
+
+class _Group(click.Group):
+    """Turns errors into one line on standard error and a fixed exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            click.echo("isometry: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except Exception as error:
+            if ctx.params["debug"]:
+                traceback.print_exc()
+            line, code = _explain(error)
+            click.echo(f"isometry: {line}", err=True)
+            ctx.exit(code)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    from isometry.common.errors import BackendNotInstalled, IsometryError
+
+    text = " ".join(str(error).split())
+    if isinstance(error, BackendNotInstalled):
+        return text, NOT_RUN
+    if isinstance(error, IsometryError):
+        return text, USAGE
+    return f"{type(error).__name__}: {text} (isometry --debug shows where)", NOT_RUN
+
+
+@click.group(
+    cls=_Group,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="isometry")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    r"""Numerical stability and initialization, the same in five frameworks.
+
+    \b
+    Examples:
+      isometry compare                          every study on every framework installed
+      isometry compare xavier --backends numpy,torch
+      isometry run matrix-chain --backend jax -o jax.json
+      isometry source sigmoid_gradient --backend torch
+    """
+
+
+# --- options that commands share ----------------------------------------------------------------
+
+
+def _pairs(
+    _ctx: click.Context, _parameter: click.Parameter, values: Iterable[str]
+) -> dict[str, str]:
+    """Parse ``name=value`` strings."""
+    pairs = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"must read name=value; received {value!r}")
+        pairs[name] = text
+    return pairs
+
+
+_settings = click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_pairs,
+    help="Set a parameter of the study (see `isometry studies`); may be repeated.",
+)
+_seed = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all draws."
+)
+
+
+def _assign(names: Sequence[str], settings: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Give each study the settings that it has; each must belong to one of them at least."""
+    from isometry.common import studies
+    from isometry.common.errors import unknown_name
+
+    known = {name: {p.name: p for p in studies.find(name).parameters} for name in names}
+    for setting in settings:
+        if not any(setting in parameters for parameters in known.values()):
+            every = {p for parameters in known.values() for p in parameters}
+            raise unknown_name(f"parameter of {', '.join(names)}", setting, every)
+    assigned: dict[str, dict[str, str]] = {}
+    for name, parameters in known.items():
+        assigned[name] = {key: text for key, text in settings.items() if key in parameters}
+        for key, text in assigned[name].items():
+            parameters[key].parse(text)  # a wrong value is an error before anything runs
+    return assigned
+
+
+# --- lists --------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("names", metavar="[BACKEND]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--here", is_flag=True, hidden=True, help="Inspect in this process.")
+def backends(names: tuple[str, ...], as_json: bool, here: bool) -> None:
+    r"""List the backends: installed or how to install, version, device, what they can do.
+
+    Each framework is imported in a process of its own: a broken one is a row like any other.
+
+    \b
+    Examples:
+      isometry backends
+      isometry backends torch --json
+    """
+    import json
+    from dataclasses import asdict
+
+    from isometry.common import isolation, registry
+
+    for name in names:
+        _known_backend(name)
+    chosen = names or registry.names()
+    if here:
+        rows = [_inspect(name) for name in chosen]
+    elif as_json:
+        rows = isolation.inspect(chosen)
+    else:
+        from isometry.common.reports import terminal
+
+        with terminal.console(stderr=True).status("asking each framework"):
+            rows = isolation.inspect(chosen)
+        terminal.console().print(terminal.backends(rows))
+        return
+    click.echo(json.dumps([asdict(row) for row in rows], indent=None if here else 1))
+
+
+def _inspect(name: str) -> Inspection:
+    from isometry.common import isolation, registry
+    from isometry.common.errors import BackendNotInstalled
+
+    try:
+        nx = registry.load(name)
+    except BackendNotInstalled as error:
+        return isolation.Inspection(name, "not installed", str(error))
+    return isolation.Inspection(
+        name,
+        "installed",
+        framework=nx.framework,
+        version=nx.version,
+        device=nx.device,
+        dtypes=nx.dtypes,
+        capabilities=sorted(nx.capabilities),
+        expected_failures=dict(nx.expected_failures),
+    )
+
+
+def _known_backend(name: str) -> None:
+    """Raise unless the name is registered or a reference; imports no framework."""
+    from isometry.common import checks, registry
+
+    if ":" not in name:
+        checks.choice("backend", name, registry.names())
+
+
+@main.command()
+def studies() -> None:
+    r"""List the studies: the question each asks, and its parameters.
+
+    \b
+    Example:
+      isometry studies
+    """
+    from isometry.common import studies as study
+    from isometry.common.reports import terminal
+
+    terminal.console().print(terminal.studies(study.find(name) for name in study.NAMES))
+
+
+@main.command()
+@click.argument("operation")
+@click.option("--backend", metavar="B", required=True, help="Whose code.")
+def source(operation: str, backend: str) -> None:
+    r"""Print a backend's own code of an operation, a method of the contract or a word of nx.ops.
+
+    \b
+    Examples:
+      isometry source sigmoid_gradient --backend torch
+      isometry source scan --backend jax
+    """
+    from isometry.common import registry
+    from isometry.common import source as code
+    from isometry.common.reports import terminal
+
+    found = code.of(registry.find(backend), operation)
+    screen = terminal.console()
+    screen.print(terminal.listings(found, colour=screen.is_terminal), soft_wrap=True)
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("names", metavar="STUDY...", nargs=-1, required=True)
+@click.option(
+    "--backend", metavar="B", required=True, help="A registered name, or package.module:Class."
+)
+@_settings
+@_seed
+@click.option("--device", metavar="D", help="Where arrays are placed; the CPU by default.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The JSON file to write; with several studies the folder for STUDY/BACKEND.json.",
+)
+@click.option("--progress", type=click.Choice(["json"]), hidden=True, help="Events on stderr.")
+def run(
+    names: tuple[str, ...],
+    backend: str,
+    settings: dict[str, str],
+    seed: int,
+    device: str | None,
+    output: Path,
+    progress: str | None,
+) -> None:
+    r"""Run a study on one backend, in this process, and record its result.
+
+    \b
+    Examples:
+      isometry run sigmoid-gradient --backend numpy -o numpy.json
+      isometry run matrix-chain --backend torch --set length=200 --seed 7 -o torch.json
+    """
+    from isometry.common import isolation
+
+    try:
+        passed = _record(names, backend, settings, seed, device, output, quiet=progress is not None)
+    except Exception as error:
+        if progress:
+            isolation.emit("failed", status=isolation.status_of(error), message=_explain(error)[0])
+        raise
+    if not passed:
+        sys.exit(FAILED)
+
+
+def _record(
+    names: Sequence[str],
+    backend: str,
+    settings: dict[str, str],
+    seed: int,
+    device: str | None,
+    output: Path,
+    *,
+    quiet: bool,
+) -> bool:
+    """Run the studies one after the other; return whether every check holds."""
+    from isometry.common import isolation, registry, results
+    from isometry.common import studies as study
+    from isometry.common.reports import terminal
+
+    assigned = _assign(names, settings)
+    paths = {name: isolation.result_path(output, name, backend) for name in assigned}
+    if len(paths) == 1:
+        paths = dict.fromkeys(paths, output)
+    for path in paths.values():
+        results.check_writable(path.parent)
+    nx = registry.load(backend, device=device)
+    passed = True
+    for name, parameters in assigned.items():
+        with _tell(name, quiet) as tell:
+            found = study.run(name, nx, seed=seed, parameters=parameters, tell=tell)
+        results.save(found, paths[name])
+        passed &= found.passed
+        if quiet:
+            isolation.emit("end", study=name)
+        else:
+            screen = terminal.console()
+            screen.print(terminal.result(found))
+            screen.print(f"result  {paths[name]}", soft_wrap=True)
+    return passed
+
+
+@contextlib.contextmanager
+def _tell(study: str, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """Give what reports progress: as events to a parent, or as a bar to a person."""
+    from isometry.common import isolation
+    from isometry.common.reports import terminal
+
+    if not quiet:
+        with terminal.Bar() as bar:
+            yield bar.tell
+        return
+    last = -1.0
+
+    def tell(done: int, total: int, what: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.1:  # a study may tell at every step
+            last = time.monotonic()
+            isolation.emit("progress", study=study, done=done, total=total)
+
+    yield tell
+
+
+# --- compare ------------------------------------------------------------------------------------
+
+
+def _interpreters(
+    _ctx: click.Context, _parameter: click.Parameter, values: Iterable[str]
+) -> dict[str, str]:
+    """Parse ``backend=interpreter`` strings; each interpreter must be there."""
+    import shutil
+
+    found = {}
+    for name, path in _pairs(_ctx, _parameter, values).items():
+        interpreter = shutil.which(os.path.expanduser(path))
+        if interpreter is None:
+            raise click.BadParameter(f"no Python can be executed at {path!r}, for {name!r}")
+        found[name] = interpreter
+    return found
+
+
+def _listed(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Parse names separated by commas, each once."""
+    names = (name.strip() for name in (value or "").split(","))
+    return tuple(dict.fromkeys(filter(None, names)))
+
+
+@main.command()
+@click.argument("targets", metavar="[STUDY | FILE.json]...", nargs=-1)
+@click.option(
+    "--backends",
+    "chosen",
+    metavar="A,B",
+    callback=_listed,
+    help="Which must run; without it all that are installed.",
+)
+@_settings
+@_seed
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="For each study on each backend.",
+)
+@click.option(
+    "--python",
+    "interpreters",
+    metavar="BACKEND=INTERPRETER",
+    multiple=True,
+    callback=_interpreters,
+    help="Run a backend in another Python, which has isometry too; may be repeated.",
+)
+@click.option(
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Backends that run at once; by default one per core.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default=Path("isometry-results"),
+    show_default=True,
+    help="Where the page, figures and results go.",
+)
+def compare(
+    targets: tuple[str, ...],
+    chosen: tuple[str, ...],
+    settings: dict[str, str],
+    seed: int,
+    timeout: float,
+    interpreters: dict[str, str],
+    jobs: int | None,
+    output: Path,
+) -> None:
+    r"""Lay backends side by side: run studies on each, or take results recorded before.
+
+    Every backend runs in a process of its own; one that crashes or hangs becomes a row that says
+    so. Without STUDY all studies run. Recorded files are compared with each other and with
+    what runs beside them.
+
+    \b
+    Examples:
+      isometry compare
+      isometry compare xavier symmetry --backends numpy,torch --seed 7
+      isometry compare matrix-chain --set length=200 --timeout 60
+      isometry compare sigmoid-gradient --python mxnet=/opt/mxnet/bin/python
+      isometry compare laptop.json cluster.json -o both
+    """
+    from isometry.common import isolation, results
+
+    names, files = _targets(targets)
+    work = _work(names, chosen, settings, interpreters)
+    recorded = [results.load(file) for file in files]
+    results.check_writable(output)
+    outcomes: list[Outcome] = []
+    if work:
+        jobs = jobs or min(isolation.cores(), len(work))
+        outcomes = _run_all(work, output / "results", seed, timeout, jobs)
+    found = [*(results.load(o.path) for o in outcomes if o.path), *recorded]
+    outcomes = _named(outcomes, found)
+    agreed = _report(_by_study(found), outcomes, output)
+    sys.exit(_code(outcomes, agreed, required=bool(chosen)))
+
+
+def _targets(targets: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
+    """Tell studies from files; every study if neither is named."""
+    from isometry.common import checks, studies
+
+    files = [Path(t) for t in targets if t not in studies.NAMES and _is_file(t)]
+    names = [t for t in targets if t in studies.NAMES or not _is_file(t)]
+    for name in names:
+        checks.choice("study", name, studies.NAMES)
+    return (tuple(dict.fromkeys(names)) if targets else studies.NAMES), files
+
+
+def _is_file(target: str) -> bool:
+    return target.endswith(".json") or Path(target).exists()
+
+
+def _work(
+    names: Sequence[str],
+    chosen: Sequence[str],
+    settings: dict[str, str],
+    interpreters: dict[str, str],
+) -> list[Work]:
+    from isometry.common import checks, isolation, registry
+
+    if not names and (chosen or settings or interpreters):
+        raise click.UsageError(
+            "--backends, --set and --python say how to run studies; only files were named"
+        )
+    for name in chosen:
+        _known_backend(name)
+    backends = chosen or registry.names()
+    for name in interpreters:
+        checks.choice("backend in --python", name, backends)
+    studies = _assign(names, settings)
+    return [
+        isolation.Work(name, studies, interpreters.get(name, sys.executable))
+        for name in backends
+        if studies
+    ]
+
+
+def _run_all(
+    work: Sequence[Work], folder: Path, seed: int, timeout: float, jobs: int
+) -> list[Outcome]:
+    from isometry.common import isolation
+    from isometry.common.reports import terminal
+
+    with terminal.Board({item.backend: len(item.studies) for item in work}) as board:
+        return isolation.compare(
+            work, folder=folder, seed=seed, timeout=timeout, jobs=jobs, watcher=board
+        )
+
+
+def _named(outcomes: Sequence[Outcome], found: Sequence[Result]) -> list[Outcome]:
+    """Call a backend given as module:Class by its own name, once a result tells it."""
+    from dataclasses import replace
+
+    ran = [o.backend for o in outcomes if o.path]
+    names = {asked: r.backend for asked, r in zip(ran, found, strict=False)}
+    return [replace(o, backend=names.get(o.backend, o.backend)) for o in outcomes]
+
+
+def _by_study(found: Iterable[Result]) -> dict[str, list[Result]]:
+    groups: dict[str, list[Result]] = {}
+    for result in found:
+        groups.setdefault(result.study, []).append(result)
+    return groups
+
+
+def _report(results: Mapping[str, list[Result]], outcomes: Sequence[Outcome], folder: Path) -> bool:
+    """Print the tables, write figures and page, say where; return whether all agree."""
+    from isometry.common.reports import agreement, terminal
+
+    screen = terminal.console()
+    if outcomes:
+        screen.print(terminal.outcomes(outcomes))
+    verdicts = {study: agreement.agree(group) for study, group in results.items()}
+    for verdict in verdicts.values():
+        screen.print(terminal.agreement(verdict))
+    screen.print(terminal.summary(outcomes, verdicts.values()))
+    if results:
+        from isometry.common.reports import figures, page
+
+        drawn = figures.draw(dict(results), folder / "figures")
+        page.write(results, outcomes, verdicts, drawn, folder / "index.html")
+        screen.print(f"page     {folder / 'index.html'}", soft_wrap=True)
+        screen.print(f"figures  {folder / 'figures'} ({len(drawn)} files)", soft_wrap=True)
+        if any(o.path for o in outcomes):
+            screen.print(f"results  {folder / 'results'}", soft_wrap=True)
+    return all(verdict.passed for verdict in verdicts.values())
+
+
+def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
+    """Return the exit code: of usage, disagreement, and what did not run, the first that applies.
+
+    A backend that nobody asked for by name may be absent.
+    """
+    statuses = {o.status for o in outcomes}
+    if "refused" in statuses:
+        return USAGE
+    if not agreed:
+        return FAILED
+    absent_is_fine = not required and "ran" in statuses
+    lost = statuses - ({"ran", "not installed"} if absent_is_fine else {"ran"})
+    return NOT_RUN if lost else AS_PROMISED
