@@ -40,9 +40,7 @@ def moment(law: Distribution, power: int, count: int, rate: float) -> Limits:
         raise InvalidArgument(f"moments have a bound for normal and bounded laws; received {law!r}")
     radius = max(law.support[1] - mean, mean - law.support[0]) / math.sqrt(variance)
     v, largest, expected = (
-        (1.0, radius, 0.0)
-        if power == 1
-        else (kurtosis - 1, max(1.0, radius**2 - 1), 1.0)
+        (1.0, radius, 0.0) if power == 1 else (kurtosis - 1, max(1.0, radius**2 - 1), 1.0)
     )
     logarithm = math.log(2 / rate)
     third = largest * logarithm / 3

@@ -10,11 +10,11 @@ import numpy as np
 
 from isometry.common.laws.formats import FORMATS
 
-__all__ = ["log_scale", "orthogonality", "product"]
+__all__ = ["factorization", "log_scale", "orthogonality", "product"]
 
 
 def _eps(dtype: str) -> float:
-    return float(FORMATS[dtype].ulp(np.float64(1)))
+    return float(FORMATS[dtype].ulp(np.array(1.0)))
 
 
 def product(steps: int, size: int, dtype: str) -> float:
@@ -32,6 +32,15 @@ def log_scale(steps: int, largest: float, dtype: str) -> float:
     Recursive summation, ``(k - 1) u sum |log|``, and 4 ULP for each logarithm (section 4.2).
     """
     return steps * (steps + 4) * largest * _eps(dtype)
+
+
+def factorization(rows: int, columns: int, dtype: str) -> float:
+    """Return the error of a QR or SVD in units of ``||A||``, ``30 max(m, n) eps``.
+
+    30 is the ratio from which LAPACK's own tests of a QR call it wrong (TESTING/dtest.in; those of
+    the SVD allow 50).
+    """
+    return 30 * max(rows, columns) * _eps(dtype)
 
 
 def orthogonality(rows: int, columns: int, dtype: str) -> float:

@@ -112,7 +112,7 @@ def _slack(law: Distribution, power: int, dtype: str) -> float:
     """
     mean, variance, _ = law.moments
     grid = _grid(dtype)
-    eps = float(FORMATS[dtype].ulp(np.float64(1)))
+    eps = float(FORMATS[dtype].ulp(np.array(1.0)))
     rounding = 2 * power * eps * (1 + abs(mean) / math.sqrt(variance))
     return rounding + 4 * grid * (math.log(1 / grid) + 1)
 
@@ -128,9 +128,7 @@ def _moment_size(
         least, most = bounds.moment(law, power, count, 2 * MISS)
         if power == 1:
             return least + detects > high + slack
-        return (
-            least * (1 + detects) ** 2 > high + slack and most * (1 - detects) ** 2 < low - slack
-        )
+        return least * (1 + detects) ** 2 > high + slack and most * (1 - detects) ** 2 < low - slack
 
     return bounds.required(caught)
 
@@ -211,16 +209,14 @@ def support(sample: np.ndarray, law: Distribution, *, detects: float, dtype: str
     low, high = law.support
     ulp = FORMATS[dtype].ulp(np.array([low, high]))
     x = sample.astype(np.float64)
-    outside = np.count_nonzero(~((x >= low - ulp[0]) & (x <= high + ulp[1])))
+    outside = int(np.count_nonzero(~((x >= low - ulp[0]) & (x <= high + ulp[1]))))
     return Verdict(f"values outside the support of {law}", outside, 0, 0, x.size, 0.0, effect)
 
 
 # --- coins and chains ---------------------------------------------------------------------------
 
 
-def signs(
-    positive: np.ndarray, *, detects: float, false_alarm: float = FALSE_ALARM
-) -> Verdict:
+def signs(positive: np.ndarray, *, detects: float, false_alarm: float = FALSE_ALARM) -> Verdict:
     """Judge independent booleans that must be fair coins.
 
     `detects` is the distance of the probability from 1/2. Products of the signs of two samples,

@@ -21,7 +21,7 @@ from isometry.common.reports.figures import (
 from isometry.common.reports.figures.style import DPI, STYLE, WIDTH, Drawing
 from isometry.common.results import Result
 
-__all__ = ["DRAWINGS", "Drawing", "draw"]
+__all__ = ["DPI", "DRAWINGS", "STYLE", "WIDTH", "Drawing", "draw"]
 
 DRAWINGS: dict[str, tuple[Drawing, ...]] = {
     "sigmoid-gradient": sigmoid_gradient.DRAWINGS,
@@ -38,7 +38,8 @@ def draw(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
     Parameters
     ----------
     results : mapping of str to sequence of Result
-        Study -> results of the backends side by side. A study without a figure draws nothing.
+        Study -> results of the backends side by side. A study without a figure draws nothing, and
+        a result asked with other parameters than the first is not drawn beside it.
     folder : Path
         Made if it does not exist.
 
@@ -49,15 +50,23 @@ def draw(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
     """
     from matplotlib import style
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for study, row in results.items():
-        by_name = dict(zip(distinct(row), row, strict=True))
+        alike = {
+            name: result
+            for name, result in zip(distinct(row), row, strict=True)
+            if result.parameters == row[0].parameters
+        }
         for drawing in DRAWINGS.get(study, ()) if row else ():
             with style.context(["default", STYLE]):  # not the user's matplotlibrc; restored after
-                figure = Figure(figsize=(WIDTH, drawing.height))
-                drawing.paint(figure, by_name)
+                layout = ConstrainedLayoutEngine()
+                figure = Figure(figsize=(WIDTH, drawing.height), layout=layout)
+                drawing.paint(figure, alike)
+                layout.execute(figure)  # once, not once per file
+                figure.set_layout_engine("none")
                 for suffix, metadata in ((".svg", {"Date": None}), (".png", {})):
                     path = folder / f"{drawing.name}{suffix}"
                     figure.savefig(path, dpi=DPI, metadata=metadata)

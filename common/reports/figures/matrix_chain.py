@@ -86,10 +86,9 @@ def _law(figure: Figure, results: Results) -> None:
 
 
 def _distribution(ax: Axes, results: Results) -> None:
-    norms = np.sort(np.concatenate([values(r, "log_norm") for r in results.values()]))
     parameters = first(results).parameters
     law = log_norm_law(int(parameters["size"]), int(parameters["length"]) + 1)
-    x = np.linspace(norms[0], norms[-1], 200)
+    x = law.mean + math.sqrt(law.variance) * np.linspace(-4, 4, 201)
     ax.plot(x / math.log(10), law.cdf(x), color="#bbbbbb", linewidth=4, label="exact")
     for k, (name, style) in enumerate(styles(results).items()):
         norm = np.sort(values(results[name], "log_norm"))

@@ -37,13 +37,13 @@ CHANNEL = 0  # the one whose variance starts farthest from the population's
 
 def _errors(figure: Figure, results: Results) -> None:
     axes = figure.subplots(1, len(FORMS), sharey=True)
-    ratios = np.unique(values(first(results), "mean over std"))
+    columns = values(first(results), "mean over std")
+    ratios = np.unique(columns)
     offsets = np.linspace(-0.3, 0.3, len(results)) if len(results) > 1 else np.zeros(1)
     for ax, (form, layer) in zip(axes, FORMS.items(), strict=True):
         for offset, (name, style) in zip(offsets, styles(results).items(), strict=True):
-            of = values(results[name], "mean over std")
             error = values(results[name], f"error/{form}")
-            worst = np.array([error[of == ratio].max() for ratio in ratios])
+            worst = np.array([error[columns == ratio].max() for ratio in ratios])
             at = np.arange(ratios.size) + offset
             ax.plot(at, log10(worst), **{**style, "linestyle": "none"}, label=name)
         if layer:

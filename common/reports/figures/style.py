@@ -69,7 +69,6 @@ STYLE = {
     "legend.fontsize": 8,
     "svg.fonttype": "path",
     "svg.hashsalt": "isometry",  # the same results give the same file
-    "figure.constrained_layout.use": True,
 }
 
 

@@ -1,0 +1,155 @@
+"""The laws of signal and gradient in deep random nets, against mpmath and against simulation."""
+
+import itertools
+import math
+
+import mpmath as mp
+import numpy as np
+import pytest
+from isometry.common.errors import InvalidArgument
+from isometry.common.laws import propagation
+
+WIDTHS = [24, 24, 24, 12, 12]
+GAINS = {"linear": 1.0, "relu": 2.0, "tanh": 1.5}
+
+
+def variances(activation):
+    return [GAINS[activation] / n for n in WIDTHS[:-1]]
+
+
+@pytest.mark.parametrize("q", [1e-12, 0.1, 1.0, 2.0])
+def test_tanh_moments_against_mpmath(q):
+    limits = [-mp.inf, -3, 0, 3, mp.inf]
+    exact = [
+        mp.quad(lambda z, f=f: f(mp.sqrt(q) * z) * mp.npdf(z), limits)
+        for f in (lambda z: mp.tanh(z) ** 2, lambda z: mp.sech(z) ** 4)
+    ]
+    assert propagation.moments("tanh", q) == pytest.approx([float(e) for e in exact], rel=1e-8)
+
+
+def log_chi_square(t, n):
+    """E (chi2_n)**t by mpmath."""
+    return mp.power(2, t) * mp.gamma(mp.mpf(n) / 2 + t) / mp.gamma(mp.mpf(n) / 2)
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_growth_against_mpmath(activation):
+    width, scale = 40, 0.3
+    law = propagation.growth(activation, scale, width)
+    degrees = (
+        {width: mp.mpf(1)}
+        if activation == "linear"
+        else {k: mp.binomial(width, k) / mp.mpf(2) ** width for k in range(1, width + 1)}
+    )
+    total = sum(degrees.values())
+    mean = mp.log(2 * scale) + sum(w * mp.psi(0, mp.mpf(k) / 2) for k, w in degrees.items()) / total
+    assert law.mean == pytest.approx(float(mean), rel=1e-11)
+    for t in (-0.4, 0.5, 3.0):
+        exact = sum(
+            w * mp.power(scale, t) * log_chi_square(t, k)
+            for k, w in degrees.items()
+            if k in law.degrees
+        )
+        assert law.cumulant(np.array([t]))[0] == pytest.approx(float(mp.log(exact)), rel=1e-11)
+    step = 1e-4
+    slope = law.cumulant(np.array([-step, 0.0, step]))
+    assert (slope[2] - slope[0]) / (2 * step) == pytest.approx(law.mean, rel=1e-6)
+    curvature = (slope[0] - 2 * slope[1] + slope[2]) / step**2
+    assert curvature == pytest.approx(law.variance, rel=1e-4)
+    assert law.dropped <= propagation.DROPPED
+
+
+def simulate(activation, nets, seed=1):
+    """Return per-layer squared norms over n, forward and backward, of `nets` NumPy nets."""
+    rng = np.random.default_rng(seed)
+    weights = [
+        rng.normal(0, math.sqrt(s), (nets, n_out, n_in))
+        for s, (n_in, n_out) in zip(
+            variances(activation), itertools.pairwise(WIDTHS), strict=True
+        )
+    ]
+    phi, slope = {
+        "linear": (lambda z: z, np.ones_like),
+        "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0) * 1.0),
+        "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+    }[activation]
+    h = np.ones((nets, WIDTHS[0], 1))
+    hs, zs = [h], []
+    for W in weights:
+        zs.append(W @ h)
+        h = phi(zs[-1])
+        hs.append(h)
+    g = rng.normal(size=h.shape)
+    gs = [g]
+    for W, z in zip(weights[::-1], zs[::-1], strict=True):
+        g = W.transpose(0, 2, 1) @ (slope(z) * g)
+        gs.append(g)
+    return tuple(
+        np.stack([np.square(a).mean(axis=(1, 2)) for a in layers]) for layers in (hs, gs[::-1])
+    )
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_logarithms_are_exact_at_small_width(activation):
+    """Both directions, every layer; ReLU's backward law is the one that needs the argument."""
+    nets = 40_000
+    expected = propagation.expected_log_variances(activation, WIDTHS, variances(activation))
+    laws = (
+        propagation.forward_laws(activation, WIDTHS, variances(activation)),
+        propagation.backward_laws(activation, WIDTHS, variances(activation)),
+    )
+    end = (-1, 0)
+    for direction, observed in enumerate(simulate(activation, nets)):
+        alive = observed[:, (observed > 0).all(axis=0)]
+        assert nets - alive.shape[1] < 60  # a dead layer of 12 has probability 2**-12
+        logs = np.log(alive)
+        mean = logs[end[direction]].mean()
+        bound = propagation.mean_bound(laws[direction], nets, 1e-7)
+        assert abs(mean - expected[direction][end[direction]]) <= bound
+        assert bound < 0.06
+        spread = logs[end[direction]].var()
+        assert spread == pytest.approx(sum(law.variance for law in laws[direction]), rel=0.1)
+
+
+@pytest.mark.parametrize("activation", propagation.ACTIVATIONS)
+def test_second_moments(activation):
+    """Exact for linear and ReLU; a limit of width for tanh, within a few percent at 12 to 24."""
+    expected = propagation.second_moments(activation, WIDTHS, variances(activation))
+    for exact, observed in zip(expected, simulate(activation, 40_000), strict=True):
+        error = observed.std(axis=1) / math.sqrt(observed.shape[1])
+        allowed = 0.15 * exact if activation == "tanh" else 7 * error + 1e-12
+        assert (np.abs(observed.mean(axis=1) - exact) <= allowed).all()
+
+
+def test_deviation_bound_holds_and_is_sharp():
+    """Against the exact tail of a chi-squared: never below it, and within a third of it."""
+    from scipy.stats import chi2
+
+    n, level = 50, 1e-6
+
+    def cumulant(t):
+        with np.errstate(invalid="ignore"):
+            return np.where(t < 0.5, -n / 2 * np.log(np.maximum(1 - 2 * t, 1e-300)), np.inf)
+
+    bound = propagation.deviation_bound(cumulant, n, 2 * n, level)
+    assert chi2.sf(n + bound, n) + chi2.cdf(n - bound, n) <= level
+    assert bound <= 4 / 3 * (chi2.isf(level / 2, n) - n)
+
+
+@pytest.mark.parametrize("q", [1e-60, 0.3])
+def test_tanh_sum_bound(q):
+    nets, width = 4, 64
+    mean, bound = propagation.tanh_sum_bound(np.full(nets, q), width, 1e-6)
+    assert mean == pytest.approx(nets * width * propagation.moments("tanh", q)[0], rel=1e-12)
+    z = np.random.default_rng(0).normal(size=(2000, nets * width))
+    sums = np.square(np.tanh(math.sqrt(q) * z)).sum(axis=1)
+    assert np.abs(sums - mean).max() <= bound <= 8 * sums.std()
+
+
+def test_refusals():
+    with pytest.raises(InvalidArgument, match="did you mean 'tanh'"):
+        propagation.moments("tanhh", 1.0)
+    with pytest.raises(InvalidArgument, match="linear and relu"):
+        propagation.growth("tanh", 1.0, 8)
+    with pytest.raises(InvalidArgument, match="false_alarm"):
+        propagation.mean_bound([propagation.growth("relu", 1.0, 64)], 10, 1e-13)
