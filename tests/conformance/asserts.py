@@ -1,0 +1,40 @@
+"""Assertions that say which value was worst."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from isometry.common.statistics.tolerances import ulp_distance
+
+
+def within_ulp(observed: np.ndarray, exact: np.ndarray, dtype: str, budget: float) -> None:
+    """Assert that every observed value is within `budget` ULP of the exact one."""
+    distance = ulp_distance(observed, exact, dtype)
+    worst = np.unravel_index(np.argmax(distance), distance.shape) if distance.size else ()
+    assert np.all(distance <= budget), (
+        f"{np.count_nonzero(distance > budget)} of {distance.size} values are beyond {budget:g} "
+        f"ULP of {dtype}; the worst, at index {tuple(map(int, worst))}, is "
+        f"{np.asarray(observed)[worst]!r} instead of {np.asarray(exact)[worst]!r}, "
+        f"{distance[worst]:.3g} ULP away"
+    )
+
+
+def within(observed: Any, expected: Any, bound: Any) -> None:
+    """Assert ``|observed - expected| <= bound`` elementwise, in float64."""
+    error = np.abs(np.asarray(observed, np.float64) - np.asarray(expected, np.float64))
+    assert np.all(error <= bound), (
+        f"off by up to {np.max(error):.3g}, allowed {np.max(np.asarray(bound)):.3g}"
+    )
+
+
+def same_bits(observed: np.ndarray, expected: np.ndarray) -> None:
+    """Assert equal dtype, shape and bits (any NaN equals any NaN)."""
+    assert observed.dtype == expected.dtype
+    assert observed.shape == expected.shape
+    nan = np.isnan(expected)
+    assert np.array_equal(np.isnan(observed), nan)
+    differ = (observed != expected) | (np.signbit(observed) != np.signbit(expected))
+    count = np.count_nonzero(differ & ~nan)
+    assert count == 0, f"{count} of {expected.size} values differ"

@@ -1,0 +1,149 @@
+"""Random matrix chains: products against exact ones, and their laws at every length."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from isometry.common.laws import chains as laws
+from isometry.common.laws.distributions import Normal
+from isometry.common.statistics import rounding, verdicts
+from isometry.common.statistics.verdicts import FALSE_ALARM
+from isometry.conformance import asserts
+
+STEPS, BATCH, SIZE = 7, 3, 4
+
+
+def _factors(dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Deterministic matrices without structure, a start that is no identity."""
+    values = np.sin(np.arange((STEPS + 1) * BATCH * SIZE * SIZE) ** 2 + 1.0)
+    values = (2 * values).astype(dtype).reshape(STEPS + 1, BATCH, SIZE, SIZE)
+    return values[0], values[1:]
+
+
+def _exact_product(start: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the product in longdouble and the product of the norms, chain by chain."""
+    product = start.astype(np.longdouble)
+    norms = np.linalg.norm(start.astype(float), axis=(1, 2))
+    for factor in factors.astype(np.longdouble):
+        product = np.einsum("bij,bjk->bik", product, factor)
+        norms = norms * np.linalg.norm(factor.astype(float), axis=(1, 2))
+    return product, norms
+
+
+@pytest.mark.clause("chains.order", source="contract.Backend.chain_product: P F_1 F_2 ... F_k")
+@pytest.mark.parametrize("rescale", [False, True])
+def test_factors_multiply_from_the_right_in_order(nx, mode, full_dtype, prepare, rescale):
+    start = np.array([[[1, 2], [3, 4]], [[0, 1], [2, 0]]], full_dtype)
+    factors = np.array([[[[0, 1], [1, 1]]] * 2, [[[2, 0], [1, -1]]] * 2], full_dtype)
+    f = prepare(lambda p, f: nx.chain_product(p, f, rescale=rescale))
+    product, log_scale = map(nx.to_numpy, f(nx.asarray(start), nx.asarray(factors)))
+    expected = start @ factors[0] @ factors[1]
+    if not rescale:
+        np.testing.assert_array_equal(product, expected)
+        np.testing.assert_array_equal(log_scale, [0, 0])
+    bound = rounding.product(2, 2, full_dtype) * np.abs(expected).max()
+    asserts.within(product * np.exp(log_scale)[:, None, None], expected, bound)
+
+
+@pytest.mark.clause("chains.product", source="contract.Backend.chain_product; oracle: longdouble")
+def test_product_against_longdouble(nx, mode, full_dtype, prepare):
+    start, factors = _factors(full_dtype)
+    f = prepare(lambda p, f: nx.chain_product(p, f, rescale=False))
+    product, log_scale = f(nx.asarray(start), nx.asarray(factors))
+    assert nx.dtype_of(product) == nx.dtype_of(log_scale) == full_dtype
+    exact, norms = _exact_product(start, factors)
+    bound = rounding.product(STEPS, SIZE, full_dtype) * norms
+    asserts.within(nx.to_numpy(product), exact, bound[:, None, None])
+    np.testing.assert_array_equal(nx.to_numpy(log_scale), np.zeros(BATCH))
+
+
+@pytest.mark.clause("chains.rescale", source="contract.Backend.chain_product, rescale")
+def test_rescaled_product_against_longdouble(nx, mode, full_dtype, prepare):
+    start, factors = _factors(full_dtype)
+    f = prepare(lambda p, f: nx.chain_product(p, f, rescale=True))
+    product, log_scale = map(nx.to_numpy, f(nx.asarray(start), nx.asarray(factors)))
+    exact, norms = _exact_product(start, factors)
+    largest = np.abs(exact).max(axis=(1, 2))
+    # 1, or its neighbour where the framework divides by multiplying with the reciprocal
+    asserts.within_ulp(np.abs(product).max(axis=(1, 2)), np.ones(BATCH), full_dtype, 1)
+    relative = rounding.product(STEPS, SIZE, full_dtype) * norms / largest
+    logs = rounding.log_scale(STEPS, np.abs(np.log(norms)).max(), full_dtype)
+    asserts.within(product, exact / largest[:, None, None], 2 * relative[:, None, None])
+    asserts.within(log_scale, np.log(largest), 2 * relative + logs)
+
+
+@pytest.mark.clause("chains.zero", source="contract.Backend.chain_product: a zero product")
+def test_zero_product_stays_zero(nx, mode, full_dtype, prepare):
+    start, factors = _factors(full_dtype)
+    factors[2, 0] = 0
+    f = prepare(lambda p, f: nx.chain_product(p, f, rescale=True))
+    product, log_scale = map(nx.to_numpy, f(nx.asarray(start), nx.asarray(factors)))
+    np.testing.assert_array_equal(product[0], np.zeros((SIZE, SIZE)))
+    assert np.all(np.isfinite(log_scale))
+    asserts.within_ulp(np.abs(product[1:]).max(axis=(1, 2)), np.ones(BATCH - 1), full_dtype, 1)
+
+
+@pytest.mark.clause("chains.no-overflow", source="contract.Backend.chain_product, rescale")
+def test_rescaled_chain_outlives_every_exponent(nx, full_dtype):
+    start = np.broadcast_to(np.eye(2), (1, 2, 2)).astype(full_dtype)
+    huge = np.full((50, 1, 2, 2), 2.0**100, full_dtype)
+    product, log_scale = nx.chain_product(nx.asarray(start), nx.asarray(huge), rescale=True)
+    asserts.within(nx.to_numpy(product), 1, 0)
+    exact = 50 * 100 * math.log(2) + 49 * math.log(2)
+    bound = rounding.log_scale(50, 101 * math.log(2), full_dtype)
+    asserts.within(nx.to_numpy(log_scale), exact, bound)
+
+
+@pytest.mark.clause(
+    "chains.overflow-step",
+    source="common/laws/chains.py, overflow_interval (Chernoff's bound)",
+    false_alarm=FALSE_ALARM,
+)
+def test_plain_chain_overflows_when_the_law_says(nx):
+    chain = nx.matrix_chain(
+        nx.stream(54), length=400, size=4, batch=10, law=Normal(), dtype="float32"
+    )
+    first, last = laws.overflow_interval("float32", 4, chains=10, false_alarm=FALSE_ALARM)
+    assert 0 < first < last < 400
+    assert np.all((chain.overflow >= first) & (chain.overflow <= last))
+
+
+LENGTH, CHAINS = 100, 1000
+
+
+@pytest.mark.clause(
+    "chains.log-norm",
+    source="Cohen and Newman 1984: ln ||u^T P|| is a sum of independent ln chi_n",
+    false_alarm=2 * FALSE_ALARM,
+)
+def test_log_norm_of_a_row_has_its_exact_law(nx, judge):
+    chain = nx.matrix_chain(
+        nx.stream(101), length=LENGTH, size=SIZE, batch=CHAINS, law=Normal(0.0, 0.5), rescale=True
+    )
+    product = nx.to_numpy(chain.product).astype(np.float64)
+    sample = chain.log_scale + np.log(np.linalg.norm(product[:, 0], axis=1))
+    law = laws.log_norm_law(SIZE, LENGTH, 0.5)
+    slack = rounding.log_scale(LENGTH, 1.0, "float32") + rounding.product(LENGTH, SIZE, "float32")
+    judge(verdicts.log_norms(sample, law, detects=0.02, slack=slack))
+    judge(verdicts.distribution(sample, law.cdf, detects=0.25, dtype="float32"))
+    frobenius = chain.log_scale + np.log(np.linalg.norm(product, axis=(1, 2)))
+    asserts.within(chain.log_norm, frobenius, rounding.log_scale(LENGTH, 1.0, "float32"))
+
+
+@pytest.mark.clause(
+    "chains.lyapunov",
+    source="Newman 1986: the QR exponents are means of independent ln chi_{n-i+1}",
+    false_alarm=3 * FALSE_ALARM,
+)
+def test_lyapunov_spectrum_has_its_exact_law(nx, judge):
+    size, length, batch = 3, 40, 400
+    exponents = nx.lyapunov_spectrum(nx.stream(86), length=length, size=size, batch=batch)
+    assert exponents.shape == (batch, size)
+    slack = rounding.log_scale(length, 10.0, "float64")
+    for index in range(size):
+        law = laws.exponent_law(size, index + 1, length)
+        sample = length * exponents[:, index]
+        judge(verdicts.log_norms(sample, law, detects=0.15, slack=slack))
