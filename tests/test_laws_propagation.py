@@ -65,9 +65,7 @@ def simulate(activation, nets, seed=1):
     rng = np.random.default_rng(seed)
     weights = [
         rng.normal(0, math.sqrt(s), (nets, n_out, n_in))
-        for s, (n_in, n_out) in zip(
-            variances(activation), itertools.pairwise(WIDTHS), strict=True
-        )
+        for s, (n_in, n_out) in zip(variances(activation), itertools.pairwise(WIDTHS), strict=True)
     ]
     phi, slope = {
         "linear": (lambda z: z, np.ones_like),

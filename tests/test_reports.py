@@ -166,19 +166,23 @@ def test_drawing_changes_no_setting_and_loads_no_pyplot(results, tmp_path):
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True, cwd=tmp_path)
 
 
-def test_a_broken_backend_is_drawn_too(results, tmp_path):
+def broken(result, value):
+    """Return a result whose every measured number is `value`."""
+    quantities = {
+        name: dataclasses.replace(q, values=np.full_like(q.values, value))
+        for name, q in result.quantities.items()
+        if q.values.dtype.kind == "f"
+    }
+    return dataclasses.replace(result, quantities={**result.quantities, **quantities})
+
+
+def test_broken_backends_are_drawn_too(results, tmp_path):
     """A report is needed most when every value is NaN, infinite or 0."""
-    for value in (np.nan, np.inf, 0.0):
-        broken = {}
-        for study, (good, other) in results.items():
-            quantities = {
-                name: dataclasses.replace(q, values=np.full_like(q.values, value))
-                if q.values.dtype.kind == "f"
-                else q
-                for name, q in other.quantities.items()
-            }
-            broken[study] = [good, dataclasses.replace(other, quantities=quantities)]
-        assert len(figures.draw(broken, tmp_path)) == 2 * len(LABELS)
+    row = {
+        study: [good, *(broken(other, value) for value in (np.nan, np.inf, 0.0))]
+        for study, (good, other) in results.items()
+    }
+    assert len(figures.draw(row, tmp_path)) == 2 * len(LABELS)
 
 
 def test_results_of_other_parameters_are_not_drawn_beside_the_first(results, tmp_path):

@@ -148,7 +148,7 @@ class LogChiSquare:
 def growth(activation: str, scale: float, width: int) -> LogChiSquare:
     """Return the law of ``ln(scale chi2_K)``, K = `width` (linear) or Binomial(width, 1/2) (ReLU).
 
-    The fewest degrees of the binomial, 0 included, are left out up to a mass of 1e-13.
+    Of the binomial, K = 0 (a dead layer) is left out, and the fewest degrees up to a mass of 1e-13.
     """
     if activation == "linear":
         return LogChiSquare(scale, np.array([float(width)]), np.ones(1))

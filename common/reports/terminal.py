@@ -147,13 +147,16 @@ def summary(outcomes: Sequence[Outcome], studies: Iterable[Agreement]) -> str:
         for d in row.differences.values()
         if d.verdict in ("agrees", "differs")
     ]
-    absent = sum(o.status != "ran" for o in outcomes)
+    absent = dict.fromkeys(o.backend for o in outcomes if o.status == "not installed")
+    lost = sum(o.status not in ("ran", "not installed") for o in outcomes)
     parts = [f"{sum(c.passed for c in checks)} of {len(checks)} checks pass"]
     if shared:
         agreeing = sum(d.verdict == "agrees" for d in shared)
         parts.append(f"{agreeing} of {len(shared)} arrays agree")
+    if lost:
+        parts.append(f"{lost} of {len(outcomes)} runs gave no result")
     if absent:
-        parts.append(f"{absent} of {len(outcomes)} runs gave no result")
+        parts.append(f"not installed: {', '.join(absent)}")
     return "; ".join(parts)
 
 
@@ -316,10 +319,12 @@ class Board(AbstractContextManager["Board"]):
         """Show that a study has ended."""
         backend = outcome.backend
         self._done[backend] += 1
-        text = f"{backend}: {outcome.study} {outcome.status}"
+        absent = outcome.status == "not installed"
+        text = f"{backend}: " + ("" if absent else f"{outcome.study} ") + outcome.status
         self._bar.update(self._tasks[backend], description=text, completed=self._done[backend])
-        if not self._bar.console.is_terminal:
-            self._bar.console.print(Text(f"{text} in {outcome.seconds:.1f} s"))
+        if self._bar.console.is_terminal or (absent and self._done[backend] > 1):
+            return  # an absent framework is said once, not for every study
+        self._bar.console.print(Text(text if absent else f"{text} in {outcome.seconds:.1f} s"))
 
     def __enter__(self) -> Board:
         if self._bar.console.is_terminal:

@@ -116,8 +116,9 @@ def styles(results: Results) -> dict[str, dict[str, Any]]:
 
 
 def values(result: Result, name: str) -> np.ndarray:
-    """Return the array of a quantity."""
-    return result.quantities[name].values
+    """Return the array of a quantity, with NaN, which is not drawn, for what is not finite."""
+    found = result.quantities[name].values
+    return found if found.dtype.kind != "f" else np.where(np.isfinite(found), found, np.nan)
 
 
 def first(results: Results) -> Result:
@@ -147,7 +148,7 @@ def name_ends(ax: Axes, ends: Mapping[str, float]) -> None:
     """Name curves at their right ends, top to bottom; ends too close for two labels share one."""
     low, high = ax.get_ylim()
     groups: list[list[tuple[float, str]]] = []
-    for end in sorted((height, name) for name, height in ends.items()):
+    for end in sorted((height, name) for name, height in ends.items() if math.isfinite(height)):
         if groups and end[0] - groups[-1][-1][0] < (high - low) / 10:
             groups[-1].append(end)
         else:
