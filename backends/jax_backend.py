@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from isometry.common import ops
+from isometry.common import checks, ops
 from isometry.common.contract import Array, Backend
 from isometry.common.errors import InvalidArgument
 from isometry.common.streams import Stream
@@ -457,6 +457,7 @@ class JaxBackend(Backend):
             return f(*args), [a._draws for a in args if isinstance(a, JaxStream)]
 
         def compiled(*args: Any) -> Any:
+            checks.compilable(args)
             y, draws = traced(*args)
             for stream, drawn in zip(
                 (a for a in args if isinstance(a, JaxStream)), draws, strict=True

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from isometry.backends.mxnet_compat import load_mxnet
-from isometry.common import ops
+from isometry.common import checks, ops
 from isometry.common.contract import Array, Backend
 from isometry.common.errors import InvalidArgument
 from isometry.common.streams import Stream
@@ -560,6 +560,7 @@ class MxnetBackend(Backend):
         def compiled(*arguments: Any) -> Any:
             if _tracing():  # part of a larger graph
                 return f(*arguments)
+            checks.compilable(arguments)
             with self.scope():
                 streams = [a for a in arguments if isinstance(a, MxnetStream)]
                 if len(streams) > 1:

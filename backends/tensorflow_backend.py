@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from isometry.common import ops
+from isometry.common import checks, ops
 from isometry.common.contract import Array, Backend
 from isometry.common.errors import InvalidArgument
 from isometry.common.streams import Stream
@@ -440,6 +440,7 @@ class TensorflowBackend(Backend):
             return y, [a.state for a in args if isinstance(a, _ResumedStream)]
 
         def compiled(*args: Any) -> Any:
+            checks.compilable(args)
             streams = [a for a in args if isinstance(a, TensorflowStream)]
             with self.scope():
                 y, states = traced(

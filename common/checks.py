@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from isometry.common.errors import InvalidArgument, unknown_name
 
-__all__ = ["Checked", "choice", "finite", "integer", "shape", "stream_like"]
+__all__ = ["Checked", "choice", "compilable", "finite", "integer", "shape", "stream_like"]
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 
@@ -88,6 +88,17 @@ def stream_like(name: str, value: object) -> None:
         raise InvalidArgument(
             f"{name} must be a Stream; received {value!r} of type {type(value).__name__}; "
             "make one with nx.stream(seed) or nx.portable_stream(seed)"
+        )
+
+
+def compilable(arguments: Sequence[object]) -> None:
+    """Raise if a portable stream is among the arguments of a compiled function."""
+    from isometry.common.portable import PortableStream
+
+    if any(isinstance(argument, PortableStream) for argument in arguments):
+        raise InvalidArgument(
+            "a portable stream draws in NumPy and cannot enter a compiled function; "
+            "draw first and pass the arrays, or pass nx.stream(seed)"
         )
 
 

@@ -6,6 +6,7 @@ import math
 import mpmath as mp
 import numpy as np
 import pytest
+
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import propagation
 

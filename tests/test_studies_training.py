@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from isometry.backends.numpy_backend import NumpyBackend
 from isometry.common import studies
 from isometry.common.digits import digits

@@ -196,6 +196,9 @@ def _study(
     findings: dict[str, list[str]] = {}
     for backend, result in zip(agreement.backends, results, strict=True):
         findings.setdefault(result.finding, []).append(backend)
+    asked = {b: r.parameters for b, r in zip(agreement.backends, results, strict=True)}
+    if all(r.parameters == results[0].parameters for r in results):
+        asked = {"value": results[0].parameters}
     return {
         "name": name,
         "question": study.question,
@@ -209,8 +212,9 @@ def _study(
         "reference": agreement.reference,
         "claims": [_claim(row, agreement.backends) for row in agreement.claims],
         "shared": [_shared(row, agreement.backends) for row in agreement.shared],
+        "asked": asked,
         "parameters": [
-            (p.name, [r.parameters.get(p.name, "") for r in results], p.help)
+            (p.name, [parameters.get(p.name, "") for parameters in asked.values()], p.help)
             for p in study.parameters
         ],
         "command": _run_command(results[0]),

@@ -3,7 +3,7 @@
 The chapter multiplies one 4 x 4 Gaussian matrix by 100 more and prints entries near 1e23. Here that
 product stands beside many chains kept in log scale, whose log-norms and Lyapunov exponents have an
 exactly known law at every length (`isometry.common.laws.chains`).
-"""  # noqa: D400 - a study opens with its question
+"""
 
 from __future__ import annotations
 

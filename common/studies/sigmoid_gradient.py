@@ -3,7 +3,7 @@
 The chapter plots the sigmoid and its gradient for x from -8 to 8. Here the contract's derivative,
 accurate wherever it is a normal number, stands beside the one that the framework's own automatic
 differentiation delivers, there and far out in the tails, for the sigmoid and for tanh.
-"""  # noqa: D400 - a study opens with its question
+"""
 
 from __future__ import annotations
 

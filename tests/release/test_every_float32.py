@@ -16,7 +16,7 @@ def test_every_float32(nx: Backend, activation: str) -> None:
     exact = getattr(activations, f"{activation}_gradient")  # float64: 2**-27 ULP of a float32
     limit = activations.largest_normal(activation, "float32")
     last = np.float32(limit)
-    if last > limit:
+    if float(last) > limit:
         last = np.nextafter(last, np.float32(0))
     end = int(last.view(np.uint32))
     worst = 0.0

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isometry.common.laws.normalization import BATCH_NORM, normalization_bound
+from isometry.common.laws.normalization import (
+    BATCH_NORM,
+    NORMALIZATION_BOUND,
+    normalization_bound,
+)
 from isometry.common.reports.figures.style import (
     Drawing,
     Results,
@@ -22,6 +26,7 @@ from isometry.common.reports.figures.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["DRAWINGS"]
@@ -47,15 +52,7 @@ def _errors(figure: Figure, results: Results) -> None:
             at = np.arange(ratios.size) + offset
             ax.plot(at, log10(worst), **{**style, "linestyle": "none"}, label=name)
         if layer:
-            bounds = sorted({normalization_bound(layer, r.backend) for r in results.values()})
-            for bound in bounds:
-                ax.axhline(
-                    math.log10(bound),
-                    color="#555555",
-                    linewidth=0.8,
-                    linestyle=(0, (6, 2)),
-                    label="bound of the contract",
-                )
+            _bounds(ax, results, layer)
         ax.set_title(form.replace("^2", "²"))
         labels = [rf"$10^{{{math.log10(r):g}}}$" if r > 0 else "0" for r in ratios]
         ax.set_xticks(range(ratios.size), labels)
@@ -63,6 +60,22 @@ def _errors(figure: Figure, results: Results) -> None:
     axes[0].set_ylabel("largest output error")
     decades(axes[0])
     legend(figure, *axes)
+
+
+def _bounds(ax: Axes, results: Results, layer: str) -> None:
+    """Draw the contract's bound on a layer, and dotted what it allows a backend beyond it."""
+    general = NORMALIZATION_BOUND[layer]
+    names: dict[float, list[str]] = {general: []}
+    for name, result in results.items():
+        names.setdefault(normalization_bound(layer, result.backend), []).append(name)
+    for bound, held in names.items():
+        ax.axhline(
+            math.log10(bound),
+            color="#555555",
+            linewidth=0.8,
+            linestyle=(0, (6, 2)) if bound == general else (0, (1, 2)),
+            label="bound" if bound == general else f"bound of {', '.join(held)}",
+        )
 
 
 def _running(figure: Figure, results: Results) -> None:

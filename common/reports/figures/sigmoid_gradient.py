@@ -86,29 +86,27 @@ def _smallest_normal(ax: Axes, dtype: str) -> None:
 
 
 def _mark_flush(ax: Axes, results: Results, dtype: str) -> None:
-    """Mark where each native derivative becomes exactly 0, equal points under one tick.
+    """Mark where each native derivative becomes exactly 0, points that read equal under one tick.
 
-    From left to right the labels step down within the headroom, and each tick ends at its own
-    label, so that no tick crosses a label and no label the curve.
+    Labels stand to the left of their ticks, in the headroom, higher from tick to tick, and each
+    tick ends at its own label: no tick crosses a label, and no label the curve.
     """
-    points: dict[float, list[str]] = {}
+    points: dict[str, list[str]] = {}
     for name, result in results.items():
         x = float(values(result, f"flush_native_sigmoid_gradient_{dtype}"))
         if math.isfinite(x):
-            points.setdefault(x, []).append(name)
+            points.setdefault(f"{x:.5g}", []).append(name)
     low, high = ax.get_ylim()
-    step = high / (len(points) + 0.5)
-    for k, (x, names) in enumerate(sorted(points.items())):
-        top = high - k * step
+    for k, (x, names) in enumerate(sorted(points.items(), key=lambda point: -float(point[0]))):
+        top = high * (1 - k / (len(points) + 0.5))
         color = styles(results)[names[0]]["color"] if len(names) == 1 else "black"
-        ax.vlines(x, low, top, color=color, linewidth=1.5)
-        left = x > 0.4 * ax.get_xlim()[1]
+        ax.vlines(float(x), low, top, color=color, linewidth=1.5)
         ax.annotate(
-            f"{', '.join(names)}: 0 from x = {x:.5g}",
-            (x, top),
-            xytext=(-4 if left else 4, 0),
+            f"{', '.join(names)}: 0 from x = {x}",
+            (float(x), top),
+            xytext=(-4, 0),
             textcoords="offset points",
-            ha="right" if left else "left",
+            ha="right",
             va="top",
             color=color,
         )
