@@ -27,7 +27,7 @@ __all__ = ["NumpyBackend"]
 
 
 def _quiet() -> AbstractContextManager[Any]:
-    """Overflow to inf and underflow to 0 are part of the formulas below, not worth a warning."""
+    """inf, NaN and 0 are values in the formulas below, not worth a warning."""
     return np.errstate(all="ignore")
 
 
@@ -240,7 +240,7 @@ class NumpyBackend(Backend):
     def __init__(self, *, device: str | None = None) -> None:
         if device not in (None, "cpu"):
             raise InvalidArgument(f"device {device!r} does not exist: numpy has cpu only")
-        self.ops = ops.bind(_TABLE)
+        self.ops = ops.bind(_TABLE, _quiet)
 
     @property
     def version(self) -> str:

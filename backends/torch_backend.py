@@ -275,7 +275,8 @@ class TorchBackend(Backend):
         momentum_weights: str = "running",
         running_variance: str = "biased",
     ) -> tuple[Array, Array, Array]:
-        x = torch.movedim(x, axis, 1) if x.ndim > 1 else x[None]  # (batch, channels, ...)
+        shape = x.shape
+        x = torch.movedim(x, axis, 1) if len(shape) > 1 else x[None]  # (batch, channels, ...)
         axes = [k for k in range(x.ndim) if k != 1]
         wide = (1, -1, *[1] * (x.ndim - 2))
         if training:
@@ -289,7 +290,8 @@ class TorchBackend(Backend):
         else:
             z = (x - mean.reshape(wide)) / torch.sqrt(variance.reshape(wide) + eps)
             y = z * scale.reshape(wide) + shift.reshape(wide)
-        return (torch.movedim(y, 1, axis) if x.ndim > 1 else y[0]), mean, variance
+        y = torch.movedim(y, 1, axis) if len(shape) > 1 else y[0]
+        return y, mean, variance
 
     @staticmethod
     def _statistics(

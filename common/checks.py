@@ -27,10 +27,11 @@ def integer(name: str, value: object, *, low: int | None = None, high: int | Non
         raise InvalidArgument(
             f"{name} must be an integer; received {value!r} of type {type(value).__name__}"
         )
-    if (low is not None and value < low) or (high is not None and value > high):
+    number = int(value)
+    if (low is not None and number < low) or (high is not None and number > high):
         allowed = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise InvalidArgument(f"{name} must be {allowed}; received {value}")
-    return int(value)
+        raise InvalidArgument(f"{name} must be {allowed}; received {number}")
+    return number
 
 
 def finite(name: str, value: object, *, low: float | None = None, open_low: bool = False) -> float:

@@ -171,8 +171,8 @@ def save(result: Result, path: str | os.PathLike[str]) -> Path:
         ) from error
     check_writable(target.parent)
     if large:
-        _replace(target.with_name(beside), archive)
-    _replace(target, text.encode())
+        write_atomically(target.with_name(beside), archive)
+    write_atomically(target, text.encode())
     _remove_older(target, beside if large else "")
     return target
 
@@ -228,8 +228,14 @@ def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file beside the target, then rename it: a reader sees the old or the new one."""
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file beside the target, then rename it: a reader sees the old or the new one.
+
+    Raises
+    ------
+    InvalidArgument
+        If it cannot be written; nothing is left behind.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

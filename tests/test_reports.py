@@ -316,6 +316,10 @@ def test_page_shows_every_claim_finding_and_parameter(results, document):
                 assert normal(check.claim) in document.text
                 assert normal(check.source) in document.text
             assert all(f"--set {n}={v}" in document.text for n, v in SMALL[study].items())
+    command = document.text.split("How to repeat it")[-1]
+    assert "isometry compare sigmoid-gradient matrix-chain" in command
+    assert "--set initializers" not in command  # left at its default
+    assert "--set chains=50" in command
     made = [check for row in results.values() for result in row for check in result.checks]
     assert document.text.count("✓ pass") == sum(check.passed for check in made)
     assert document.text.count("✗ FAIL") == sum(not check.passed for check in made)

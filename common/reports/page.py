@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from isometry.common import studies
 from isometry.common.isolation import Outcome
 from isometry.common.reports import figures as drawings
 from isometry.common.reports.agreement import Agreement, Claim, Shared, distinct
-from isometry.common.results import Check, Result
+from isometry.common.results import Check, Result, write_atomically
 
 __all__ = ["write"]
 
@@ -94,17 +93,7 @@ def write(
         studies=[_study(name, row, agreement[name], files) for name, row in results.items() if row],
         command=_command(results),
     )
-    _replace(path, text)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write to a file beside it, then rename: a reader sees the old page or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomically(path, text.encode())
 
 
 def _number(value: float) -> str:
@@ -280,4 +269,15 @@ def _command(results: Results) -> str:
         words += ["--backends", ",".join(dict.fromkeys(result.backend for result in every))]
     if len({result.seed for result in every}) == 1:
         words += ["--seed", str(every[0].seed)]
+    defaults = {
+        (name, p.name): p.default for name in results for p in studies.find(name).parameters
+    }
+    changed = {
+        f"{name}={value}"
+        for result in every
+        for name, value in result.parameters.items()
+        if defaults.get((result.study, name), value) != value
+    }
+    for setting in sorted(changed):
+        words += ["--set", setting]
     return shlex.join(words)

@@ -196,7 +196,7 @@ TRUTH = np.array([[True, False, True], [True, True, True]])
 
 
 def _reductions(f: Callable[..., Any]) -> list[Case]:
-    axes = [{}, {"axis": 0}, {"axis": -1}, {"axis": (0, 2)}]
+    axes: list[dict[str, Any]] = [{}, {"axis": 0}, {"axis": -1}, {"axis": (0, 2)}]
     return [Case(f, (C,), {**a, **k}) for a in axes for k in ({}, {"keepdims": True})]
 
 

@@ -7,6 +7,7 @@ Matplotlib is touched. Each study's figures are in a file of its own.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from isometry.common.reports.figures import (
     xavier,
 )
 from isometry.common.reports.figures.style import DPI, STYLE, WIDTH, Drawing
-from isometry.common.results import Result
+from isometry.common.results import Result, write_atomically
 
 __all__ = ["DPI", "DRAWINGS", "STYLE", "WIDTH", "Drawing", "draw"]
 
@@ -67,8 +68,10 @@ def draw(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
                 drawing.paint(figure, alike)
                 layout.execute(figure)  # once, not once per file
                 figure.set_layout_engine("none")
-                for suffix, metadata in ((".svg", {"Date": None}), (".png", {})):
-                    path = folder / f"{drawing.name}{suffix}"
-                    figure.savefig(path, dpi=DPI, metadata=metadata)
+                for kind, metadata in (("svg", {"Date": None}), ("png", {})):
+                    picture = io.BytesIO()
+                    figure.savefig(picture, format=kind, dpi=DPI, metadata=metadata)
+                    path = folder / f"{drawing.name}.{kind}"
+                    write_atomically(path, picture.getvalue())
                     written.append(path)
     return written

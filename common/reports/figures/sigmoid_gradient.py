@@ -93,9 +93,9 @@ def _mark_flush(ax: Axes, results: Results, dtype: str) -> None:
     """
     points: dict[str, list[str]] = {}
     for name, result in results.items():
-        x = float(values(result, f"flush_native_sigmoid_gradient_{dtype}"))
-        if math.isfinite(x):
-            points.setdefault(f"{x:.5g}", []).append(name)
+        flush = float(values(result, f"flush_native_sigmoid_gradient_{dtype}"))
+        if math.isfinite(flush):
+            points.setdefault(f"{flush:.5g}", []).append(name)
     low, high = ax.get_ylim()
     for k, (x, names) in enumerate(sorted(points.items(), key=lambda point: -float(point[0]))):
         top = high * (1 - k / (len(points) + 0.5))

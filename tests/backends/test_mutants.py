@@ -13,10 +13,9 @@ import pytest
 
 from isometry.common import registry
 
-HERE = Path(__file__).parent
-sys.path.insert(
-    0, str(HERE)
-)  # the suite finds a mutant by its importable name, as anyone's backend
+HERE = Path(__file__).parents[1]
+# the suite finds a mutant by its importable name, as anyone's backend
+sys.path.insert(0, str(HERE))
 import mutants  # noqa: E402
 
 SUITE = [str(path) for path in sorted((HERE / "conformance").glob("test_*.py"))]
@@ -66,8 +65,8 @@ def _applies(fault: str, adapter: str) -> bool:
 
 
 def pytest_generate_tests(metafunc):
-    """Over the adapters of ``--backend`` if the session has that option, else over NumPy."""
-    given = metafunc.config.getoption("--backend", default=[]) or ["numpy"]
+    """Over the adapters of ``--backend``."""
+    given = metafunc.config.getoption("--backend")
     adapters = [name for names in given for name in names.split(",")]
     if "fault" in metafunc.fixturenames:
         pairs = [(f, a) for a in adapters for f in mutants.FAULTS if _applies(f, a)]
