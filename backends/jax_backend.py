@@ -19,7 +19,7 @@ from jax import lax
 from isometry.common import checks, ops
 from isometry.common.contract import Array, Backend
 from isometry.common.errors import InvalidArgument
-from isometry.common.streams import Stream
+from isometry.common.streams import Stream, cannot_split
 
 __all__ = ["JaxBackend"]
 
@@ -182,12 +182,16 @@ def batch_norm(
 ) -> tuple[Array, Array, Array]:
     axis %= x.ndim
     axes = tuple(k for k in range(x.ndim) if k != axis)
-    wide = tuple(-1 if k == axis else 1 for k in range(x.ndim))  # (1, channels, 1, ...)
+    channels = tuple(-1 if k == axis else 1 for k in range(x.ndim))
+
+    def wide(v: Array) -> Array:  # (channels,) -> (1, channels, 1, ...)
+        return v.reshape(channels)
+
     if not training:
-        z = (x - mean.reshape(wide)) / jnp.sqrt(variance.reshape(wide) + eps)
-        return z * scale.reshape(wide) + shift.reshape(wide), mean, variance
+        z = (x - wide(mean)) / jnp.sqrt(wide(variance) + eps)
+        return z * wide(scale) + wide(shift), mean, variance
     c, m, v = _centred(x, axes)
-    y = c / jnp.sqrt(v + eps) * scale.reshape(wide) + shift.reshape(wide)
+    y = c / jnp.sqrt(v + eps) * wide(scale) + wide(shift)
     if running_variance == "unbiased":
         count = x.size // m.size
         v = v * (count / (count - 1))
@@ -199,7 +203,8 @@ def batch_norm(
 
 @functools.partial(jax.jit, static_argnames=("axis",))
 def layer_norm(x: Array, scale: Array, shift: Array, *, axis: int, eps: float) -> Array:
-    c, _, v = _centred(x, tuple(range(axis % x.ndim, x.ndim)))
+    axes = tuple(range(axis % x.ndim, x.ndim))
+    c, _, v = _centred(x, axes)
     return c / jnp.sqrt(v + eps) * scale + shift
 
 
@@ -230,15 +235,13 @@ class JaxStream(Stream):
     @classmethod
     def tree_unflatten(cls, device: jax.Device, state: tuple[Any, Any]) -> JaxStream:
         stream = object.__new__(cls)
-        stream._device = device
+        stream._device, stream._children = device, 0
         stream._key, stream._draws = state
         return stream
 
     def child(self, index: int, /) -> JaxStream:
         if not hasattr(self, "seed"):
-            raise InvalidArgument(
-                "a stream cannot be split inside a compiled function; split it before"
-            )
+            raise cannot_split()
         return JaxStream(self.seed, (*self.path, index), self._device)
 
     def _next(self) -> Array:
@@ -439,7 +442,7 @@ class JaxBackend(Backend):
     # --- differentiation and compilation ---
 
     def value_and_gradient(self, f: Callable[..., Array], /) -> Callable[..., tuple[Array, Any]]:
-        return self._scoped(jax.value_and_grad(f))
+        return self._scoped(jax.value_and_grad(checks.scalar_valued(self, f)))
 
     def vjp(self, f: Callable[[Array], Array], x: Array, /) -> tuple[Array, Callable[..., Array]]:
         y, pullback = jax.vjp(f, x)

@@ -1,8 +1,8 @@
 """MXNet 1.9.1: `mx.np` arrays on an asynchronous engine, and graphs made by `hybridize`.
 
 MXNet was retired in 2023; :mod:`isometry.backends.mxnet_compat` holds what it needs to be imported
-today. One formula serves arrays and the symbols that stand for them in a graph: ``F = _np(x)`` is
-`mx.np` for the one and `mx.sym.np` for the other, as in Gluon's ``hybrid_forward(self, F, x)``.
+today, :mod:`isometry.backends.mxnet_graph` how one formula serves arrays and graphs: its ``F`` is
+``np_of(x)``.
 """
 
 from __future__ import annotations
@@ -10,64 +10,44 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
-from isometry.backends.mxnet_compat import load_mxnet
+from isometry.backends.mxnet_graph import (
+    Graph,
+    Symbol,
+    constant,
+    detach,
+    dtype_of,
+    foreach,
+    mx,
+    np_of,
+    npx_of,
+    shape_of,
+    synced,
+    tracing,
+)
 from isometry.common import checks, ops
 from isometry.common.contract import Array, Backend
 from isometry.common.errors import InvalidArgument
-from isometry.common.streams import Stream
+from isometry.common.streams import Stream, cannot_split
 
 __all__ = ["MxnetBackend"]
 
-mx = load_mxnet()
-_Symbol = mx.sym.np._Symbol
-
-# Set while a function is traced: arrays that it made from NumPy's, as named inputs of its graph.
-_CONSTANTS: ContextVar[dict[str, Array] | None] = ContextVar("_CONSTANTS", default=None)
-
 
 @contextmanager
-def _numpy_semantics() -> Iterator[None]:
+def _scope() -> Iterator[None]:
     """Allow shapes () and sizes 0, and return `mx.np` arrays; MXNet keeps both flags by thread."""
     with mx.util.np_shape(True), mx.util.np_array(True):
         yield
-
-
-def _tracing() -> bool:
-    return _CONSTANTS.get() is not None
-
-
-def _np(x: Array) -> Any:
-    return mx.sym.np if isinstance(x, _Symbol) else mx.np
-
-
-def _npx(x: Array) -> Any:
-    return mx.sym.npx if isinstance(x, _Symbol) else mx.npx
-
-
-def _shape(x: Array) -> tuple[int, ...]:
-    return tuple(x.infer_shape()[1][0] if isinstance(x, _Symbol) else x.shape)
-
-
-def _dtype(x: Array) -> str:
-    return np.dtype(x.infer_type()[1][0] if isinstance(x, _Symbol) else x.dtype).name
-
-
-def _detach(x: Array) -> Array:
-    if isinstance(x, _Symbol):
-        return mx.sym.BlockGrad(x.as_nd_ndarray()).as_np_ndarray()
-    return x.detach()
 
 
 def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
     """Apply a formula in float32 to half precision, rounding once at the end."""
 
     def wrapped(x: Array, *args: Any, **kwargs: Any) -> Array:
-        if _dtype(x) != "float16":
+        if dtype_of(x) != "float16":
             return formula(x, *args, **kwargs)
         wide = [a.astype("float32") if isinstance(a, type(x)) else a for a in (x, *args)]
         return formula(*wide, **kwargs).astype("float16")
@@ -79,12 +59,12 @@ def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _in_place(x: Array) -> bool:
-    return not (isinstance(x, _Symbol) or mx.autograd.is_recording())
+    return not (isinstance(x, Symbol) or mx.autograd.is_recording())
 
 
 @_in_float32
 def sigmoid_gradient(x: Array) -> Array:
-    F = _np(x)
+    F = np_of(x)
     e = F.abs(x)
     if not _in_place(x):
         e = F.exp(-e)
@@ -100,7 +80,7 @@ def sigmoid_gradient(x: Array) -> Array:
 
 @_in_float32
 def tanh_gradient(x: Array) -> Array:
-    F = _np(x)
+    F = np_of(x)
     E = F.abs(x)
     if not _in_place(x):
         E = F.exp(2 * E)
@@ -118,7 +98,7 @@ def relu_gradient(x: Array) -> Array:
 
 
 def leaky_relu_gradient(x: Array, slope: float) -> Array:
-    F = _np(x)
+    F = np_of(x)
     one = F.ones_like(x)
     return F.where(F.isnan(x), x, F.where(x > 0, one, slope * one))
 
@@ -134,25 +114,25 @@ def _joined(f: Callable[[Array], Array], derivative: Callable[[Array], Array]) -
     def wrapped(x: Array) -> Array:
         if _in_place(x):
             return f(x)
-        s = _np(x).clip(x, -1e3, 1e3)  # the derivatives are 0 beyond, and inf - inf would be NaN
-        return _detach(f(x)) + _detach(derivative(x)) * (s - _detach(s))
+        s = np_of(x).clip(x, -1e3, 1e3)  # the derivatives are 0 beyond, and inf - inf would be NaN
+        return detach(f(x)) + detach(derivative(x)) * (s - detach(s))
 
     return wrapped
 
 
-sigmoid = _joined(lambda x: _npx(x).sigmoid(x), sigmoid_gradient)
-tanh = _joined(lambda x: _np(x).tanh(x), tanh_gradient)
+sigmoid = _joined(lambda x: npx_of(x).sigmoid(x), sigmoid_gradient)
+tanh = _joined(lambda x: np_of(x).tanh(x), tanh_gradient)
 
 
 def relu(x: Array) -> Array:
-    return _npx(x).relu(x)  # its own derivative is exact
+    return npx_of(x).relu(x)  # its own derivative is exact
 
 
 def leaky_relu(x: Array, slope: float) -> Array:
-    return x * _detach(leaky_relu_gradient(x, slope))
+    return x * detach(leaky_relu_gradient(x, slope))
 
 
-_NATIVE = {
+_NATIVE: dict[str, Callable[[Array], Array]] = {
     "sigmoid": mx.npx.sigmoid,
     "tanh": mx.np.tanh,
     "relu": mx.npx.relu,
@@ -168,7 +148,7 @@ def _centred(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
     Composed: MXNet's own layers hold eps and momentum in float32 and change the running
     statistics in backward(), and the gradient of its `var` is zero.
     """
-    pivot = _mean(_detach(x), axis=axes, keepdims=True)
+    pivot = _mean(detach(x), axis=axes, keepdims=True)
     c = x - pivot
     correction = _mean(c, axis=axes, keepdims=True)
     c = c - correction
@@ -194,17 +174,18 @@ class MxnetStream(Stream):
         self._draws = 0
 
     def scope(self) -> AbstractContextManager[Any]:
-        return _numpy_semantics()
+        return _scope()
 
     def child(self, index: int, /) -> MxnetStream:
         return MxnetStream(self.seed, (*self.path, index), self._context)
 
     @contextmanager
     def seeded(self) -> Iterator[None]:
-        """Seed the generator for the next draw, or for all draws of a graph, as its caller does."""
-        if _tracing():
-            yield
-            return
+        """Seed the generator for the next draw, or for all draws of a graph."""
+        if tracing():
+            raise InvalidArgument(
+                "MXNet cannot seed inside a compiled function; make the stream outside and pass it"
+            )
         token = int(mx.nd.random.randint(0, 2**31 - 1, shape=(1,), ctx=self._context).asscalar())
         # seed s starts parallel generators with s, s + 1, ...: nearby seeds share their numbers
         mx.random.seed(16 * self.entropy(28, counter=self._draws), ctx=self._context)
@@ -214,12 +195,12 @@ class MxnetStream(Stream):
         finally:
             mx.random.seed(token, ctx=self._context)
 
-    def _drawn(self, law: str, low: float, high: float, shape: Any, dtype: str) -> Array:
+    def _draw(self, law: str, low: float, high: float, shape: Any, dtype: str) -> Array:
         # np.random's float64 has 24 bits; nd.random's has 53, and its float32 normals are slow
         if dtype == "float64":
-            random = mx.sym.random if _tracing() else mx.nd.random
+            random = mx.sym.random if tracing() else mx.nd.random
         else:
-            random = mx.sym.np.random if _tracing() else mx.np.random
+            random = mx.sym.np.random if tracing() else mx.np.random
         drawn = "float64" if dtype == "float64" else "float32"
         with self.seeded():
             x = getattr(random, law)(low, high, shape, drawn, ctx=self._context).as_np_ndarray()
@@ -234,8 +215,8 @@ class MxnetStream(Stream):
         high: float = 1.0,
         dtype: str = "float32",
     ) -> Array:
-        x = self._drawn("uniform", low, high, shape, dtype)
-        return _np(x).minimum(x, high)  # rounding may have gone past it
+        x = self._draw("uniform", low, high, shape, dtype)
+        return np_of(x).minimum(x, high, out=x if _in_place(x) else None)  # rounded past it
 
     def normal(
         self,
@@ -247,8 +228,8 @@ class MxnetStream(Stream):
         dtype: str = "float32",
     ) -> Array:
         if dtype == "float64":  # nd.random refuses std 0
-            return self._drawn("normal", 0.0, 1.0, shape, dtype) * std + mean
-        return self._drawn("normal", mean, std, shape, dtype)
+            return self._draw("normal", 0.0, 1.0, shape, dtype) * std + mean
+        return self._draw("normal", mean, std, shape, dtype)
 
     def truncated_normal(
         self,
@@ -262,79 +243,19 @@ class MxnetStream(Stream):
         # by inversion, z = sqrt(2) erfinv(u), |u| <= erf(sqrt(2)), in float64, as float32 is coarse
         # near +-2; the factor keeps erfinv's rounding from reaching past 2
         bound = math.erf(math.sqrt(2.0)) * (1 - 2**-50)
-        u = self._drawn("uniform", -bound, bound, shape, "float64")
-        return (_npx(u).erfinv(u) * (math.sqrt(2.0) * std) + mean).astype(dtype)
+        u = self._draw("uniform", -bound, bound, shape, "float64")
+        return (npx_of(u).erfinv(u) * (math.sqrt(2.0) * std) + mean).astype(dtype)
 
 
-# --- graphs -------------------------------------------------------------------------------------
+class _ResumedStream(MxnetStream):
+    """A stream inside a compiled function: the graph draws when it runs, seeded as a whole."""
 
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        yield
 
-def _variable(name: str, x: Array) -> Array:
-    return mx.sym.var(name, shape=x.shape, dtype=x.dtype).as_np_ndarray()
-
-
-def _constant(x: Array, constants: dict[str, Array]) -> Array:
-    name = f"constant{len(constants)}"
-    constants[name] = x
-    return _variable(name, x)
-
-
-def _named(arguments: tuple[Any, ...]) -> dict[str, Array]:
-    """Return the arrays among the arguments of a compiled function by name."""
-    arrays: dict[str, Array] = {}
-    for k, argument in enumerate(arguments):
-        if isinstance(argument, dict):
-            arrays |= {f"argument{k}.{key}": x for key, x in argument.items()}
-        elif not isinstance(argument, MxnetStream):
-            arrays[f"argument{k}"] = argument
-    for name, x in arrays.items():
-        if not isinstance(x, mx.np.ndarray):
-            raise InvalidArgument(
-                f"a compiled function takes arrays, flat dictionaries of arrays and a native "
-                f"stream of backend 'mxnet'; received {x!r} as {name}"
-            )
-    return arrays
-
-
-def _replaced(arguments: tuple[Any, ...], symbols: dict[str, Array]) -> Iterator[Any]:
-    for k, argument in enumerate(arguments):
-        if isinstance(argument, dict):
-            yield {key: symbols[f"argument{k}.{key}"] for key in argument}
-        elif isinstance(argument, MxnetStream):
-            yield MxnetStream(argument.seed, argument.path, argument._context)
-        else:
-            yield symbols[f"argument{k}"]
-
-
-class _Graph:
-    """A function traced with symbols and hybridized, for arguments of given shapes and dtypes."""
-
-    def __init__(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        self._constants: dict[str, Array] = {}
-        arrays = _named(arguments)
-        token = _CONSTANTS.set(self._constants)
-        try:
-            symbols = {name: _variable(name, x) for name, x in arrays.items()}
-            result = f(*_replaced(arguments, symbols))
-            outputs = list(result) if isinstance(result, tuple) else [result]
-            self._outputs = len(result) if isinstance(result, tuple) else None
-            self._inputs = sorted({name for y in outputs for name in y.list_inputs()})
-            if not self._inputs:  # draws alone; but a block has an input
-                outputs.append(_constant(mx.np.zeros(1), self._constants))
-                self._inputs = [outputs[-1].name]
-        finally:
-            _CONSTANTS.reset(token)
-        values = arrays | self._constants
-        self._block = mx.gluon.SymbolBlock(
-            outputs, [_variable(name, values[name]) for name in self._inputs]
-        )
-        self._block.hybridize()
-
-    def __call__(self, arguments: tuple[Any, ...]) -> Any:
-        values = _named(arguments) | self._constants
-        y = self._block(*(values[name] for name in self._inputs))
-        ys = tuple(map(_synced, y if isinstance(y, (list, tuple)) else [y]))
-        return ys[0] if self._outputs is None else ys[: self._outputs]
+    def child(self, index: int, /) -> MxnetStream:
+        raise cannot_split()
 
 
 # --- the adapter --------------------------------------------------------------------------------
@@ -350,16 +271,9 @@ def _context(device: str) -> Any:
     return found
 
 
-def _synced(x: Array) -> Array:
-    """Return x once it is computed: the engine's errors surface here, not at some later call."""
-    if not isinstance(x, _Symbol):
-        x.wait_to_read()
-    return x
-
-
 def _leaf(x: Array) -> Array:
     """Return x as a variable of which a recorded result can be differentiated."""
-    if isinstance(x, _Symbol):
+    if isinstance(x, Symbol):
         raise InvalidArgument(
             "MXNet cannot differentiate inside a compiled function; differentiate outside: "
             "nx.value_and_gradient(nx.compile(f))"
@@ -367,6 +281,12 @@ def _leaf(x: Array) -> Array:
     leaf = x.detach()
     leaf.attach_grad()
     return leaf
+
+
+def _resumed(argument: Any) -> Any:
+    if isinstance(argument, MxnetStream):
+        return _ResumedStream(argument.seed, argument.path, argument._context)
+    return argument
 
 
 def _recorded(f: Callable[..., Array], *args: Any) -> Array:
@@ -391,7 +311,7 @@ class MxnetBackend(Backend):
 
     def __init__(self, *, device: str | None = None) -> None:
         self._context = _context(device or "cpu")
-        self.ops = ops.bind(self._table(), self.scope)
+        self.ops = ops.bind(_table(self._context), self.scope)
 
     @property
     def version(self) -> str:
@@ -403,29 +323,28 @@ class MxnetBackend(Backend):
         return kind if kind == "cpu" else f"{kind}:{k}"
 
     def scope(self) -> AbstractContextManager[Any]:
-        return _numpy_semantics()
+        return _scope()
 
     def asarray(self, value: Any, /, *, dtype: str | None = None) -> Array:
-        given = isinstance(value, (np.ndarray, np.generic))
-        value = np.array(value, dtype=dtype or (value.dtype if given else "float32"))
-        x = mx.np.array(value, dtype=value.dtype, ctx=self._context)
-        constants = _CONSTANTS.get()
-        return x if constants is None else _constant(x, constants)
+        if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
+            dtype = "float32"
+        value = np.array(value, dtype=dtype)
+        return constant(mx.np.array(value, dtype=value.dtype, ctx=self._context))
 
     def to_numpy(self, x: Array, /) -> np.ndarray:
         with self.scope():
             return x.asnumpy()
 
     def is_array(self, x: object, /) -> bool:
-        return isinstance(x, (mx.np.ndarray, _Symbol))
+        return isinstance(x, (mx.np.ndarray, Symbol))
 
     def dtype_of(self, x: Array, /) -> str:
         with self.scope():
-            return _dtype(x)
+            return dtype_of(x)
 
     def shape_of(self, x: Array, /) -> tuple[int, ...]:
         with self.scope():
-            return _shape(x)
+            return shape_of(x)
 
     def stream(self, seed: int, /) -> MxnetStream:
         return MxnetStream(seed, (), self._context)
@@ -461,19 +380,19 @@ class MxnetBackend(Backend):
         with mx.autograd.record():
             y = _NATIVE[activation](x)
         y.backward()
-        return _synced(x.grad)
+        return synced(x.grad)
 
     # --- random matrix chains ---
 
     def chain_product(
         self, product: Array, factors: Array, /, *, rescale: bool = False
     ) -> tuple[Array, Array]:
-        F = _np(factors)
+        F = np_of(factors)
         log_scale = F.zeros_like(product[:, 0, 0])  # (batch,)
-        for k in range(_shape(factors)[0]):
+        for k in range(shape_of(factors)[0]):
             product = _matmul(product, factors[k])  # (batch, n, n)
             if rescale:
-                c = F.max(F.abs(_detach(product)), axis=(1, 2), keepdims=True)
+                c = F.max(F.abs(detach(product)), axis=(1, 2), keepdims=True)
                 c = F.where(c > 0, c, F.ones_like(c))
                 product = product / c
                 log_scale = log_scale + F.log(c.reshape((-1,)))
@@ -497,7 +416,7 @@ class MxnetBackend(Backend):
         momentum_weights: str = "running",
         running_variance: str = "biased",
     ) -> tuple[Array, Array, Array]:
-        shape, F = _shape(x), _np(x)
+        shape, F = shape_of(x), np_of(x)
         axis %= len(shape)
         axes = tuple(k for k in range(len(shape)) if k != axis)
         channels = tuple(-1 if k == axis else 1 for k in range(len(shape)))
@@ -514,31 +433,30 @@ class MxnetBackend(Backend):
             count = math.prod(shape) // shape[axis]
             v = v * (count / (count - 1))
         keep = momentum if momentum_weights == "running" else 1 - momentum
-        mean = keep * _detach(mean) + (1 - keep) * _detach(m).reshape((-1,))
-        variance = keep * _detach(variance) + (1 - keep) * _detach(v).reshape((-1,))
+        mean = keep * detach(mean) + (1 - keep) * detach(m).reshape((-1,))
+        variance = keep * detach(variance) + (1 - keep) * detach(v).reshape((-1,))
         return y, mean, variance
 
     def layer_norm(
         self, x: Array, scale: Array, shift: Array, /, *, axis: int = -1, eps: float = 1e-5
     ) -> Array:
-        rank = len(_shape(x))
-        c, _, v = _centred(x, tuple(range(axis % rank, rank)))
-        return c / _np(x).sqrt(v + eps) * scale + shift
+        rank = len(shape_of(x))
+        axes = tuple(range(axis % rank, rank))
+        c, _, v = _centred(x, axes)
+        return c / np_of(x).sqrt(v + eps) * scale + shift
 
     # --- differentiation and compilation ---
 
     def value_and_gradient(self, f: Callable[..., Array], /) -> Callable[..., tuple[Array, Any]]:
+        f = checks.scalar_valued(self, f)
+
         def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
             named = parameters if isinstance(parameters, dict) else {"": parameters}
             with self.scope():
                 leaves = {k: _leaf(p) for k, p in named.items()}
                 value = _recorded(f, leaves if isinstance(parameters, dict) else leaves[""], *args)
-                if value.shape != ():
-                    raise InvalidArgument(
-                        f"f must return a scalar array, of shape (); received {value.shape}"
-                    )
                 value.backward()
-                gradient = {k: _synced(leaf.grad) for k, leaf in leaves.items()}
+                gradient = {k: synced(leaf.grad) for k, leaf in leaves.items()}
             return value.detach(), gradient if isinstance(parameters, dict) else gradient[""]
 
         return evaluate
@@ -550,74 +468,46 @@ class MxnetBackend(Backend):
         def pullback(v: Array) -> Array:
             with self.scope():
                 y.backward(v, retain_graph=True)
-                return _synced(x.grad.copy())
+                return synced(x.grad.copy())
 
         return y.detach(), pullback
 
     def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
-        graphs: dict[Any, _Graph] = {}
+        graphs: dict[Any, Graph] = {}
 
-        def compiled(*arguments: Any) -> Any:
-            if _tracing():  # part of a larger graph
-                return f(*arguments)
-            checks.compilable(arguments)
+        def compiled(*args: Any) -> Any:
+            if tracing():  # part of a larger graph
+                return f(*args)
+            checks.compilable(args)
+            streams = [a for a in args if isinstance(a, MxnetStream)]
+            if len(streams) > 1:
+                raise InvalidArgument(
+                    f"a compiled function takes at most one stream; received {len(streams)}"
+                )
             with self.scope():
-                streams = [a for a in arguments if isinstance(a, MxnetStream)]
-                if len(streams) > 1:
-                    raise InvalidArgument(
-                        f"a compiled function takes at most one stream; received {len(streams)}"
-                    )
-                signature = tuple((k, x.shape, x.dtype) for k, x in _named(arguments).items())
+                signature = Graph.signature(args)
                 if signature not in graphs:
-                    graphs[signature] = _Graph(f, arguments)
+                    graphs[signature] = Graph(f, tuple(map(_resumed, args)))
                 with streams[0].seeded() if streams else nullcontext():
-                    return graphs[signature](arguments)
+                    return graphs[signature](args)
 
         return compiled
 
-    # --- the vocabulary ---
 
-    def _table(self) -> dict[str, Callable[..., Any]]:
-        def create(name: str) -> Callable[..., Array]:
-            def on_device(*args: Any, dtype: str) -> Array:
-                F = mx.sym.np if _tracing() else mx.np
-                return getattr(F, name)(*args, dtype=dtype, ctx=self._context)
-
-            return on_device
-
-        return {
-            **{name: _word(name) for name in _SAME},
-            **{name: create(name) for name in ("zeros", "ones", "full", "eye", "arange")},
-            "sign": lambda x: _np(x).where(_np(x).isnan(x), x, _np(x).sign(x)),  # not 0 at NaN
-            "clip": _clip,
-            "sum": _sum,
-            "mean": _mean,
-            "matmul": _matmul,
-            "qr": _qr,
-            "svd": _svd,
-            "conv": _conv,
-            "permute_dims": _word("transpose"),
-            "concat": lambda arrays, axis: _np(arrays[0]).concatenate(list(arrays), axis=axis),
-            "stack": lambda arrays, axis: _np(arrays[0]).stack(list(arrays), axis=axis),
-            "astype": lambda x, dtype: x.astype(dtype),
-            "stop_gradient": _detach,
-            "scan": _scan,
-        }
-
-
-_SAME = (
-    *("abs", "exp", "expm1", "log", "log1p", "sqrt", "square", "tanh", "maximum", "minimum"),
-    *("where", "isfinite", "isnan", "max", "min", "argmax", "all", "any", "reshape"),
-    *("expand_dims", "squeeze", "broadcast_to", "take", "zeros_like", "ones_like"),
-)
+# --- the vocabulary -----------------------------------------------------------------------------
 
 
 def _word(name: str) -> Callable[..., Any]:
-    return lambda x, *args, **kwargs: getattr(_np(x), name)(x, *args, **kwargs)
+    return lambda x, *args, **kwargs: getattr(np_of(x), name)(x, *args, **kwargs)
+
+
+def _sign(x: Array) -> Array:
+    F = np_of(x)
+    return F.where(F.isnan(x), x, F.sign(x))  # MXNet: sign(nan) = 0
 
 
 def _clip(x: Array, low: float, high: float) -> Array:
-    F = _np(x)
+    F = np_of(x)
     return F.minimum(F.maximum(x, low), high)  # the bounds of its clip are float32
 
 
@@ -626,49 +516,49 @@ def _clip(x: Array, low: float, high: float) -> Array:
 
 
 def _sum(x: Array, *, axis: Any, keepdims: bool) -> Array:
-    return _np(x).sum(x, axis, dtype="float64", keepdims=keepdims).astype(_dtype(x))
+    return np_of(x).sum(x, axis, dtype="float64", keepdims=keepdims).astype(dtype_of(x))
 
 
 def _mean(x: Array, *, axis: Any, keepdims: bool) -> Array:
-    return _np(x).mean(x, axis, dtype="float64", keepdims=keepdims).astype(_dtype(x))
+    return np_of(x).mean(x, axis, dtype="float64", keepdims=keepdims).astype(dtype_of(x))
 
 
 @_in_float32  # no float16 on the CPU: https://github.com/apache/mxnet/issues/12700
 def _matmul(x1: Array, x2: Array) -> Array:
-    return _np(x1).matmul(x1, x2)
+    return np_of(x1).matmul(x1, x2)
 
 
 @_in_float32
 def _conv(x: Array, weight: Array, *, padding: int) -> Array:
-    filters, _, *kernel = _shape(weight)
-    return _npx(x).convolution(
+    filters, _, *kernel = shape_of(weight)
+    return npx_of(x).convolution(
         x, weight, kernel=kernel, num_filter=filters, pad=[padding] * len(kernel), no_bias=True
     )
 
 
 def _transposed(x: Array) -> Array:
-    return _np(x).swapaxes(x, -1, -2)
+    return np_of(x).swapaxes(x, -1, -2)
 
 
 def _qr(x: Array) -> tuple[Array, Array]:
     # np.linalg.qr is NumPy's, without gradient; x^T = L Q' gives x = Q'^T L^T
-    F = mx.sym if isinstance(x, _Symbol) else mx.nd
+    F = mx.sym if isinstance(x, Symbol) else mx.nd
     q, r = F.linalg.gelqf(_transposed(x).as_nd_ndarray())
-    return _synced(_transposed(q.as_np_ndarray())), _synced(_transposed(r.as_np_ndarray()))
+    return synced(_transposed(q.as_np_ndarray())), synced(_transposed(r.as_np_ndarray()))
 
 
 def _svd(x: Array) -> tuple[Array, Array, Array]:
-    rows, columns = _shape(x)[-2:]
+    rows, columns = shape_of(x)[-2:]
     if rows <= columns:
-        u, s, vh = _np(x).linalg.svd(x)
-        return u, _synced(s), vh
-    vt, s, ut = _np(x).linalg.svd(_transposed(x))  # MXNet takes rows <= columns only
-    return _transposed(ut), _synced(s), _transposed(vt)
+        u, s, vh = np_of(x).linalg.svd(x)
+        return u, synced(s), vh
+    vt, s, ut = np_of(x).linalg.svd(_transposed(x))  # MXNet takes rows <= columns only
+    return _transposed(ut), synced(s), _transposed(vt)
 
 
 def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
-    if isinstance(xs, _Symbol):
-        return _foreach(step, carry, xs)
+    if isinstance(xs, Symbol):
+        return foreach(step, carry, xs)
     ys = []
     for k in range(len(xs)):
         carry, y = step(carry, xs[k])
@@ -676,29 +566,58 @@ def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, 
     return carry, mx.np.stack(ys)
 
 
-def _foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
-    """Return `scan` as a node of a graph: its body is traced once, whatever the length."""
-    several = isinstance(carry, tuple)
-    start = carry if several else (carry,)
+def _on_device(name: str, context: Any) -> Callable[..., Array]:
+    def create(*args: Any, dtype: str) -> Array:
+        F = mx.sym.np if tracing() else mx.np
+        return getattr(F, name)(*args, dtype=dtype, ctx=context)
 
-    def known(x: Array, shape: tuple[int, ...], dtype: str) -> Array:
-        code = mx.nd.ndarray._DTYPE_NP_TO_MX[np.dtype(dtype).type]
-        x._set_attr(__shape__=str(shape), __dtype__=str(code))
-        return x.as_np_ndarray()
+    return create
 
-    def body(x: Array, states: list[Array]) -> tuple[list[Array], list[Array]]:
-        x = known(x, _shape(xs)[1:], _dtype(xs))
-        states = [known(s, _shape(c), _dtype(c)) for s, c in zip(states, start, strict=True)]
-        carry, y = step(tuple(states) if several else states[0], x)
-        states_out = carry if several else (carry,)
-        # foreach knows no outputs of shape (), and insists that each input be used
-        used = {name for z in (y, *states_out) for name in z.list_inputs()}
-        unused = [z.reshape((-1,))[:1] for z in (x, *states) if z.name not in used]
-        ys = [mx.sym.np.expand_dims(y, 0), *unused]
-        return [z.as_nd_ndarray() for z in ys], [z.as_nd_ndarray() for z in states_out]
 
-    ys, states = mx.sym.contrib.foreach(
-        body, xs.as_nd_ndarray(), [c.as_nd_ndarray() for c in start]
-    )
-    states = tuple(s.as_np_ndarray() for s in states)
-    return states if several else states[0], mx.sym.np.squeeze(ys[0].as_np_ndarray(), 1)
+def _table(context: Any) -> dict[str, Callable[..., Any]]:
+    return {
+        "abs": _word("abs"),
+        "exp": _word("exp"),
+        "expm1": _word("expm1"),
+        "log": _word("log"),
+        "log1p": _word("log1p"),
+        "sqrt": _word("sqrt"),
+        "square": _word("square"),
+        "sign": _sign,
+        "tanh": _word("tanh"),
+        "maximum": _word("maximum"),
+        "minimum": _word("minimum"),
+        "clip": _clip,
+        "where": _word("where"),
+        "isfinite": _word("isfinite"),
+        "isnan": _word("isnan"),
+        "sum": _sum,
+        "mean": _mean,
+        "max": _word("max"),
+        "min": _word("min"),
+        "argmax": _word("argmax"),
+        "all": _word("all"),
+        "any": _word("any"),
+        "matmul": _matmul,
+        "qr": _qr,
+        "svd": _svd,
+        "conv": _conv,
+        "reshape": _word("reshape"),
+        "permute_dims": _word("transpose"),
+        "expand_dims": _word("expand_dims"),
+        "squeeze": _word("squeeze"),
+        "concat": lambda arrays, axis: np_of(arrays[0]).concatenate(list(arrays), axis=axis),
+        "stack": lambda arrays, axis: np_of(arrays[0]).stack(list(arrays), axis=axis),
+        "broadcast_to": _word("broadcast_to"),
+        "take": _word("take"),
+        "zeros": _on_device("zeros", context),
+        "ones": _on_device("ones", context),
+        "full": _on_device("full", context),
+        "eye": _on_device("eye", context),
+        "arange": _on_device("arange", context),
+        "zeros_like": _word("zeros_like"),
+        "ones_like": _word("ones_like"),
+        "astype": lambda x, dtype: x.astype(dtype),
+        "stop_gradient": detach,
+        "scan": _scan,
+    }

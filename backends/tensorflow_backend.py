@@ -16,7 +16,7 @@ import tensorflow as tf
 from isometry.common import checks, ops
 from isometry.common.contract import Array, Backend
 from isometry.common.errors import InvalidArgument
-from isometry.common.streams import Stream
+from isometry.common.streams import Stream, cannot_split
 
 __all__ = ["TensorflowBackend"]
 
@@ -111,7 +111,7 @@ _NATIVE: dict[str, Callable[[Array], Array]] = {
 # --- random matrix chains -----------------------------------------------------------------------
 
 
-def _chain(product: Array, factors: Array, *, rescale: bool) -> tuple[Array, Array]:
+def chain_product(product: Array, factors: Array, *, rescale: bool) -> tuple[Array, Array]:
     steps = tf.shape(factors)[0]
     rows = tf.TensorArray(factors.dtype, size=steps).unstack(factors)  # keeps gradients linear
 
@@ -130,11 +130,13 @@ def _chain(product: Array, factors: Array, *, rescale: bool) -> tuple[Array, Arr
 
 
 @functools.cache
-def _compiled_chain(dtype: tf.DType, rescale: bool) -> Callable[..., tuple[Array, Array]]:
+def _compiled_chain_product(dtype: tf.DType, rescale: bool) -> Callable[..., tuple[Array, Array]]:
     """Return the loop as one graph for all shapes: in Python a step costs 0.1 ms more."""
     signature = [tf.TensorSpec([None] * rank, dtype) for rank in (3, 4)]
     return tf.function(
-        functools.partial(_chain, rescale=rescale), input_signature=signature, autograph=False
+        functools.partial(chain_product, rescale=rescale),
+        input_signature=signature,
+        autograph=False,
     )
 
 
@@ -246,9 +248,7 @@ class _ResumedStream(TensorflowStream):
         self.state, self._device, self._children = state, device, 0
 
     def child(self, index: int, /) -> TensorflowStream:
-        raise InvalidArgument(
-            "a stream cannot be split inside a compiled function; split it outside and pass a part"
-        )
+        raise cannot_split()
 
 
 # --- the adapter --------------------------------------------------------------------------------
@@ -344,8 +344,8 @@ class TensorflowBackend(Backend):
     ) -> tuple[Array, Array]:
         # where a graph is being built already, the loop goes into it, with its shapes
         if tf.executing_eagerly():
-            return _compiled_chain(product.dtype, rescale)(product, factors)
-        return _chain(product, factors, rescale=rescale)
+            return _compiled_chain_product(product.dtype, rescale)(product, factors)
+        return chain_product(product, factors, rescale=rescale)
 
     # --- normalization ---
 
@@ -389,12 +389,14 @@ class TensorflowBackend(Backend):
         self, x: Array, scale: Array, shift: Array, /, *, axis: int = -1, eps: float = 1e-5
     ) -> Array:
         axes = tuple(range(axis % x.ndim, x.ndim))
-        c, _, variance = _centred(x, axes)
-        return c / tf.sqrt(variance + eps) * scale + shift
+        c, _, v = _centred(x, axes)
+        return c / tf.sqrt(v + eps) * scale + shift
 
     # --- differentiation and compilation ---
 
     def value_and_gradient(self, f: Callable[..., Array], /) -> Callable[..., tuple[Array, Any]]:
+        f = checks.scalar_valued(self, f)
+
         def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
             with self.scope(), tf.GradientTape() as tape:
                 tape.watch(parameters)

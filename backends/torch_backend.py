@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone uses
 
-from isometry.common import ops
+from isometry.common import checks, ops
 from isometry.common.contract import Array, Backend
 from isometry.common.errors import InvalidArgument
 from isometry.common.streams import Stream
@@ -176,11 +176,13 @@ class TorchBackend(Backend):
     def __init__(self, *, device: str | None = None) -> None:
         try:
             self._device = torch.empty(0, device=device or "cpu").device
+            if self._device.type == "cpu" and torch.device(device or "cpu").index:
+                raise RuntimeError("torch takes cpu:99 for cpu")
         except (RuntimeError, AssertionError) as error:
             raise InvalidArgument(
                 f"device {device!r} does not exist here: torch has {', '.join(_devices())}"
             ) from error
-        self.ops = ops.bind(self._table())
+        self.ops = ops.bind(_table(self._device))
 
     @property
     def version(self) -> str:
@@ -278,7 +280,10 @@ class TorchBackend(Backend):
         shape = x.shape
         x = torch.movedim(x, axis, 1) if len(shape) > 1 else x[None]  # (batch, channels, ...)
         axes = [k for k in range(x.ndim) if k != 1]
-        wide = (1, -1, *[1] * (x.ndim - 2))
+
+        def wide(v: Array) -> Array:  # (channels,) -> (1, channels, 1, ...)
+            return v.reshape(1, -1, *[1] * (x.ndim - 2))
+
         if training:
             with torch.no_grad():
                 pivot = x.mean(axes, keepdim=True)  # normalization is shift-invariant
@@ -288,8 +293,8 @@ class TorchBackend(Backend):
             mean = keep * mean.detach() + (1 - keep) * m
             variance = keep * variance.detach() + (1 - keep) * v
         else:
-            z = (x - mean.reshape(wide)) / torch.sqrt(variance.reshape(wide) + eps)
-            y = z * scale.reshape(wide) + shift.reshape(wide)
+            z = (x - wide(mean)) / torch.sqrt(wide(variance) + eps)
+            y = z * wide(scale) + wide(shift)
         y = torch.movedim(y, 1, axis) if len(shape) > 1 else y[0]
         return y, mean, variance
 
@@ -311,6 +316,8 @@ class TorchBackend(Backend):
     # --- differentiation and compilation ---
 
     def value_and_gradient(self, f: Callable[..., Array], /) -> Callable[..., tuple[Array, Any]]:
+        f = checks.scalar_valued(self, f)
+
         def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
             named = parameters if isinstance(parameters, dict) else {"": parameters}
             leaves = {k: p.detach().requires_grad_() for k, p in named.items()}
@@ -346,63 +353,8 @@ class TorchBackend(Backend):
         # function and shape (torch 2.13, 2 cores), against microseconds for what it would save
         return f
 
-    # --- the vocabulary ---
 
-    def _table(self) -> dict[str, Callable[..., Any]]:
-        def create(function: Callable[..., Array]) -> Callable[..., Array]:
-            def on_device(*args: Any, dtype: str) -> Array:
-                return function(*args, dtype=_DTYPES[dtype], device=self._device)
-
-            return on_device
-
-        return {
-            "abs": torch.abs,
-            "exp": torch.exp,
-            "expm1": torch.expm1,
-            "log": torch.log,
-            "log1p": torch.log1p,
-            "sqrt": torch.sqrt,
-            "square": torch.square,
-            "sign": lambda x: torch.where(torch.isnan(x), x, torch.sign(x)),  # torch: sign(nan) = 0
-            "tanh": torch.tanh,
-            "maximum": torch.maximum,
-            "minimum": torch.minimum,
-            "clip": torch.clip,
-            "where": torch.where,
-            "isfinite": torch.isfinite,
-            "isnan": torch.isnan,
-            "sum": lambda x, axis, keepdims: torch.sum(x, axis, keepdims),
-            "mean": lambda x, axis, keepdims: torch.mean(x, axis, keepdims),
-            "max": lambda x, axis, keepdims: torch.amax(x, () if axis is None else axis, keepdims),
-            "min": lambda x, axis, keepdims: torch.amin(x, () if axis is None else axis, keepdims),
-            "argmax": torch.argmax,
-            "all": lambda x, axis: torch.all(x) if axis is None else torch.all(x, axis),
-            "any": lambda x, axis: torch.any(x) if axis is None else torch.any(x, axis),
-            "matmul": torch.matmul,
-            "qr": torch.linalg.qr,
-            "svd": lambda x: torch.linalg.svd(x, full_matrices=False),
-            "conv": lambda x, w, padding: (F.conv1d, F.conv2d, F.conv3d)[x.ndim - 3](
-                x, w, padding=padding
-            ),
-            "reshape": torch.reshape,
-            "permute_dims": torch.permute,
-            "expand_dims": lambda x, axis: torch.unsqueeze(x, axis),
-            "squeeze": torch.squeeze,
-            "concat": torch.concat,
-            "stack": lambda arrays, axis: torch.stack(arrays, axis),
-            "broadcast_to": torch.broadcast_to,
-            "take": lambda x, indices, axis: torch.index_select(x, axis, indices),
-            "zeros": create(torch.zeros),
-            "ones": create(torch.ones),
-            "full": create(torch.full),
-            "eye": create(torch.eye),
-            "arange": create(torch.arange),
-            "zeros_like": torch.zeros_like,
-            "ones_like": torch.ones_like,
-            "astype": lambda x, dtype: x.to(_DTYPES[dtype]),
-            "stop_gradient": torch.detach,
-            "scan": _scan,
-        }
+# --- the vocabulary -----------------------------------------------------------------------------
 
 
 def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
@@ -411,3 +363,61 @@ def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, 
         carry, y = step(carry, x)
         ys.append(y)
     return carry, torch.stack(ys)
+
+
+def _on_device(function: Callable[..., Array], device: torch.device) -> Callable[..., Array]:
+    def create(*args: Any, dtype: str) -> Array:
+        return function(*args, dtype=_DTYPES[dtype], device=device)
+
+    return create
+
+
+def _table(device: torch.device) -> dict[str, Callable[..., Any]]:
+    return {
+        "abs": torch.abs,
+        "exp": torch.exp,
+        "expm1": torch.expm1,
+        "log": torch.log,
+        "log1p": torch.log1p,
+        "sqrt": torch.sqrt,
+        "square": torch.square,
+        "sign": lambda x: torch.where(torch.isnan(x), x, torch.sign(x)),  # torch: sign(nan) = 0
+        "tanh": torch.tanh,
+        "maximum": torch.maximum,
+        "minimum": torch.minimum,
+        "clip": torch.clip,
+        "where": torch.where,
+        "isfinite": torch.isfinite,
+        "isnan": torch.isnan,
+        "sum": lambda x, axis, keepdims: torch.sum(x, axis, keepdims),
+        "mean": lambda x, axis, keepdims: torch.mean(x, axis, keepdims),
+        "max": lambda x, axis, keepdims: torch.amax(x, () if axis is None else axis, keepdims),
+        "min": lambda x, axis, keepdims: torch.amin(x, () if axis is None else axis, keepdims),
+        "argmax": torch.argmax,
+        "all": lambda x, axis: torch.all(x) if axis is None else torch.all(x, axis),
+        "any": lambda x, axis: torch.any(x) if axis is None else torch.any(x, axis),
+        "matmul": torch.matmul,
+        "qr": torch.linalg.qr,
+        "svd": lambda x: torch.linalg.svd(x, full_matrices=False),
+        "conv": lambda x, w, padding: (F.conv1d, F.conv2d, F.conv3d)[x.ndim - 3](
+            x, w, padding=padding
+        ),
+        "reshape": torch.reshape,
+        "permute_dims": torch.permute,
+        "expand_dims": lambda x, axis: torch.unsqueeze(x, axis),
+        "squeeze": torch.squeeze,
+        "concat": torch.concat,
+        "stack": lambda arrays, axis: torch.stack(arrays, axis),
+        "broadcast_to": torch.broadcast_to,
+        "take": lambda x, indices, axis: torch.index_select(x, axis, indices),
+        "zeros": _on_device(torch.zeros, device),
+        "ones": _on_device(torch.ones, device),
+        "full": _on_device(torch.full, device),
+        "eye": _on_device(torch.eye, device),
+        "arange": _on_device(torch.arange, device),
+        "zeros_like": torch.zeros_like,
+        "ones_like": torch.ones_like,
+        "astype": lambda x, dtype: x.to(_DTYPES[dtype]),
+        "stop_gradient": torch.detach,
+        "scan": _scan,
+    }

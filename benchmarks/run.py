@@ -29,9 +29,12 @@ def main() -> None:
     parser.add_argument("--backends", default=",".join(iso.names()))
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    print(f"{'what':58} {'ratio':>7}  target")
+    print(f"{'what':66} {'ratio':>7}  target")
     start_up(arguments.rounds)
-    for name in arguments.backends.split(","):
+    names = arguments.backends.split(",")
+    for name in names:  # first: a process starts from the peak of the one that started it
+        memory(name)
+    for name in names:
         try:
             nx = iso.load(name)
         except iso.BackendNotInstalled as error:
@@ -59,7 +62,7 @@ def ratio(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int) -> floa
 
 
 def show(what: str, value: float, target: str) -> None:
-    print(f"{what:58} {value:7.2f}  {target}", flush=True)
+    print(f"{what:66} {value:7.2f}  {target}", flush=True)
 
 
 def start_up(rounds: int) -> None:
@@ -106,6 +109,28 @@ def weights(nx: Any, peers: Any, rounds: int) -> None:
             rounds,
         )
         show(f"{nx.name}: initialize {rule} 4096x4096 / own call", value, "at most 1.2")
+
+
+GROWTH = """
+import resource, sys, isometry
+nx = isometry.load(sys.argv[1])
+def peak(length):
+    nx.matrix_chain(nx.stream(0), length=length, size=4, batch=1000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak(10)
+print(peak(int(sys.argv[2])) - before)
+"""
+
+
+def memory(name: str) -> None:
+    """Peak memory that a chain of several blocks adds to a process, each in one of its own."""
+
+    def growth(length: int) -> float:
+        command = (sys.executable, "-c", GROWTH, name, str(length))
+        return float(subprocess.run(command, capture_output=True, text=True).stdout or math.nan)
+
+    value = growth(300 * LENGTH) / growth(30 * LENGTH)  # nan: not installed
+    show(f"{name}: peak memory of a chain 10 times as long / of the shorter", value, "about 1")
 
 
 class NumpyPeers:

@@ -16,7 +16,17 @@ from typing import Any, ClassVar
 
 from isometry.common.errors import InvalidArgument, unknown_name
 
-__all__ = ["Checked", "choice", "compilable", "finite", "integer", "shape", "stream_like"]
+__all__ = [
+    "Checked",
+    "choice",
+    "compilable",
+    "finite",
+    "integer",
+    "numbers_only",
+    "scalar_valued",
+    "shape",
+    "stream_like",
+]
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 
@@ -92,6 +102,38 @@ def stream_like(name: str, value: object) -> None:
         )
 
 
+def numbers_only(name: str, value: object) -> None:
+    """Raise unless `value` is an array, a number, or a nested list of real numbers."""
+    import numpy as np
+
+    try:
+        kind = np.asarray(value).dtype.kind
+    except (ValueError, TypeError):  # ragged
+        kind = "O"
+    if kind not in "biufV":  # V: bfloat16 of ml_dtypes
+        raise InvalidArgument(
+            f"{name} must be a NumPy array, a number, or a nested list of real numbers with rows "
+            f"of one length; received {value!r:.80} of type {type(value).__name__}"
+        )
+
+
+def scalar_valued(nx: Any, f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return f, raising if what it returns is not an array of shape ()."""
+
+    @functools.wraps(f)
+    def checked(*args: Any) -> Any:
+        value = f(*args)
+        if not nx.is_array(value) or nx.shape_of(value) != ():
+            received = nx.shape_of(value) if nx.is_array(value) else type(value).__name__
+            raise InvalidArgument(
+                f"f must return a scalar array, of shape (); received {received}; "
+                "reduce it with nx.ops.sum or nx.ops.mean"
+            )
+        return value
+
+    return checked
+
+
 def compilable(arguments: Sequence[object]) -> None:
     """Raise if a portable stream is among the arguments of a compiled function."""
     from isometry.common.portable import PortableStream
@@ -130,7 +172,12 @@ def _wrap(method: Callable[..., Any], check: Check) -> Callable[..., Any]:
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
-        check(self, bound.arguments)
+        try:
+            check(self, bound.arguments)
+        except KeyError as error:
+            raise InvalidArgument(
+                f"{method.__qualname__}{signature} lacks the argument {error} of its contract"
+            ) from error
         with self.scope():
             return method(self, *args, **kwargs)
 

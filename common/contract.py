@@ -68,6 +68,7 @@ def _check_slope(nx: Backend, arguments: dict[str, Any]) -> None:
 def _check_asarray(nx: Backend, arguments: dict[str, Any]) -> None:
     if arguments["dtype"] is not None:
         checks.choice("dtype", arguments["dtype"], nx.dtypes)
+    checks.numbers_only("value", arguments["value"])
 
 
 def _check_native_gradient(nx: Backend, arguments: dict[str, Any]) -> None:
@@ -103,6 +104,11 @@ def _check_like(
             raise InvalidArgument(
                 f"{name} must have the shape {shape} of the normalized axes of x "
                 f"{nx.shape_of(arguments['x'])}; received {received}"
+            )
+        dtypes = nx.dtype_of(arguments["x"]), nx.dtype_of(arguments[name])
+        if dtypes[0] != dtypes[1]:
+            raise InvalidArgument(
+                f"{name} must have the dtype {dtypes[0]} of x; received {dtypes[1]}"
             )
 
 
@@ -337,6 +343,7 @@ class Backend(checks.Checked, abc.ABC):
         ``P <- P F_1 F_2 ... F_k``, chain by chain. With `rescale`, after each factor P is divided
         by its largest absolute entry c and log(c) is added up: P exp(log_scale) is the product,
         and neither overflows nor vanishes. A zero product stays zero, with log_scale unchanged.
+        Differentiable in both arrays; no derivative flows through c, which cancels in the product.
 
         Parameters
         ----------
@@ -491,9 +498,10 @@ class Backend(checks.Checked, abc.ABC):
         -----
         Stable: a constant near the mean is subtracted first, which changes nothing in exact
         arithmetic, so that in float32 y is within 1e-5 of the exact result for the given x up to
-        mean/std = 1e6, where E[x**2] - E[x]**2 and the plain two-pass form fail. Differentiable
-        in x, scale and shift: ``dx = scale / sqrt(v + eps) (dy - mean(dy) - z mean(dy z))`` in
-        training, with z the normalized x.
+        mean/std = 1e6 (in float64 as many ULP, 1.9e-14), where E[x**2] - E[x]**2 and the plain
+        two-pass form fail. Differentiable in x, scale and shift:
+        ``dx = scale / sqrt(v + eps) (dy - mean(dy) - z mean(dy z))`` in training, with z the
+        normalized x.
 
         Raises
         ------

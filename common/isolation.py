@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from isometry.common import results
 from isometry.common.errors import BackendNotInstalled, IsometryError
 
 __all__ = [
@@ -328,7 +329,7 @@ class _Child:
         """Return an outcome for at least the first study; the others need a new process."""
         for path in self.paths.values():
             with contextlib.suppress(OSError):  # the child will say what is wrong with the folder
-                path.unlink(missing_ok=True)
+                results.remove(path)
         try:
             process = await _start(self.work.interpreter, *self.arguments, jobs=self.jobs)
         except OSError as error:

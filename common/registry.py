@@ -48,11 +48,13 @@ def find(name: str, /) -> type[Backend]:
     BackendNotInstalled
         If the framework cannot be imported; the error says how to install it.
     """
+    if not isinstance(name, str):
+        raise unknown_name("backend", name, names())
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
             cls = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise InvalidArgument(
                 f"backend reference {name!r} cannot be loaded: {error}; "
                 "it must read package.module:Class and be importable here"
@@ -93,4 +95,10 @@ def load(name: str, /, *, device: str | None = None) -> Backend:
     BackendNotInstalled
         If the framework is not installed; the error says how to install it.
     """
-    return find(name)(device=device)
+    cls = find(name)
+    if not isinstance(device, str | None):
+        raise InvalidArgument(
+            f"device must be a string as {cls.name} spells it, or None for the CPU; "
+            f"received {device!r} of type {type(device).__name__}"
+        )
+    return cls(device=device)

@@ -28,7 +28,7 @@ import numpy as np
 
 from isometry.common.errors import InvalidArgument, ResultFileError
 
-__all__ = ["SCHEMA", "Check", "Quantity", "Result", "check_writable", "load", "save"]
+__all__ = ["SCHEMA", "Check", "Quantity", "Result", "check_writable", "load", "remove", "save"]
 
 SCHEMA = 1
 INLINE = 10_000  # entries; beyond it an array goes to the .npz
@@ -252,6 +252,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def remove(path: Path) -> None:
+    """Remove a result and its arrays, if they are there."""
+    path.unlink(missing_ok=True)
+    _remove_older(path, "")
+
+
 def _remove_older(target: Path, current: str) -> None:
     """Remove the arrays of the file that `target` replaced."""
     older = re.compile(rf"{re.escape(target.stem)}-[0-9a-f]{{16}}\.npz")
@@ -300,7 +306,10 @@ def _parse(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise ResultFileError(f"cannot read the result file {path}: {error.strerror}") from error
+        raise ResultFileError(
+            f"cannot read the result file {path}: {error.strerror}; "
+            "write one with `isometry run STUDY --backend B -o FILE`"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"it is not JSON: {error}") from error
 

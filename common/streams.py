@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
+from isometry.common.laws.formats import FORMATS
 
-__all__ = ["MAX_SEED", "Stream"]
+__all__ = ["MAX_SEED", "Stream", "cannot_split"]
 
 Array = Any
 MAX_SEED = 2**63 - 1
@@ -26,19 +27,39 @@ def _check_draw(stream: Stream, arguments: dict[str, Any]) -> None:
     checks.choice("dtype", arguments["dtype"], stream.dtypes)
 
 
+def _check_range(name: str, value: float, dtype: str) -> None:
+    largest = FORMATS[dtype].largest
+    if abs(value) > largest:
+        raise InvalidArgument(
+            f"{name} must be at most {largest:g} in size, the largest {dtype}; received {value:g}"
+        )
+
+
 def _check_uniform(stream: Stream, arguments: dict[str, Any]) -> None:
     _check_draw(stream, arguments)
     low = checks.finite("low", arguments["low"])
     high = checks.finite("high", arguments["high"])
     if low > high:
         raise InvalidArgument(f"low must not exceed high; received low={low:g}, high={high:g}")
-    checks.finite("high - low", high - low)
+    _check_range("low", low, arguments["dtype"])
+    _check_range("high", high, arguments["dtype"])
+    drawn = "float64" if arguments["dtype"] == "float64" else "float32"
+    _check_range("high - low", high - low, drawn)
 
 
 def _check_normal(stream: Stream, arguments: dict[str, Any]) -> None:
     _check_draw(stream, arguments)
-    checks.finite("mean", arguments["mean"])
-    checks.finite("std", arguments["std"], low=0.0)
+    mean = checks.finite("mean", arguments["mean"])
+    std = checks.finite("std", arguments["std"], low=0.0)
+    _check_range("mean", mean, arguments["dtype"])
+    _check_range("std", std, arguments["dtype"])
+
+
+def cannot_split() -> InvalidArgument:
+    """Return the error of a split while compiling, when seed and path are not known."""
+    return InvalidArgument(
+        "a stream cannot be split inside a compiled function; split it outside and pass a part"
+    )
 
 
 class Stream(checks.Checked, abc.ABC):
@@ -106,7 +127,8 @@ class Stream(checks.Checked, abc.ABC):
         Raises
         ------
         InvalidArgument
-            If ``low > high``, a bound is not finite, a size is negative, or the dtype unknown.
+            If ``low > high``, a bound or their difference is not finite in the dtype, a size is
+            below 1, or the dtype unknown.
         """
 
     @abc.abstractmethod

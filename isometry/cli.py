@@ -41,6 +41,10 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            command = (error.ctx or ctx).command_path
+            click.echo(f"isometry: {error.format_message()} (see {command} --help)", err=True)
+            ctx.exit(USAGE)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -73,7 +77,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 @click.version_option(__version__, prog_name="isometry")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    r"""Numerical stability and initialization, the same in five frameworks.
+    """Numerical stability and initialization, the same in five frameworks.
 
     \b
     Examples:
@@ -81,7 +85,7 @@ def main(debug: bool) -> None:
       isometry compare xavier --backends numpy,torch
       isometry run matrix-chain --backend jax -o jax.json
       isometry source sigmoid_gradient --backend torch
-    """
+    """  # noqa: D301
 
 
 # --- options that commands share ----------------------------------------------------------------
@@ -139,7 +143,7 @@ def _assign(names: Sequence[str], settings: dict[str, str]) -> dict[str, dict[st
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--here", is_flag=True, hidden=True, help="Inspect in this process.")
 def backends(names: tuple[str, ...], as_json: bool, here: bool) -> None:
-    r"""List the backends: installed or how to install, version, device, what they can do.
+    """List the backends: installed or how to install, version, device, what they can do.
 
     Each framework is imported in a process of its own: a broken one is a row like any other.
 
@@ -147,7 +151,7 @@ def backends(names: tuple[str, ...], as_json: bool, here: bool) -> None:
     Examples:
       isometry backends
       isometry backends torch --json
-    """
+    """  # noqa: D301
     import json
     from dataclasses import asdict
 
@@ -200,12 +204,12 @@ def _known_backend(name: str) -> None:
 
 @main.command()
 def studies() -> None:
-    r"""List the studies: the question each asks, and its parameters.
+    """List the studies: the question each asks, and its parameters.
 
     \b
     Example:
       isometry studies
-    """
+    """  # noqa: D301
     from isometry.common import studies as study
     from isometry.common.reports import terminal
 
@@ -216,13 +220,13 @@ def studies() -> None:
 @click.argument("operation")
 @click.option("--backend", metavar="B", required=True, help="Whose code.")
 def source(operation: str, backend: str) -> None:
-    r"""Print a backend's own code of an operation, a method of the contract or a word of nx.ops.
+    """Print a backend's own code of an operation, a method of the contract or a word of nx.ops.
 
     \b
     Examples:
       isometry source sigmoid_gradient --backend torch
       isometry source scan --backend jax
-    """
+    """  # noqa: D301
     from isometry.common import registry
     from isometry.common import source as code
     from isometry.common.reports import terminal
@@ -261,13 +265,13 @@ def run(
     output: Path,
     progress: str | None,
 ) -> None:
-    r"""Run a study on one backend, in this process, and record its result.
+    """Run a study on one backend, in this process, and record its result.
 
     \b
     Examples:
       isometry run sigmoid-gradient --backend numpy -o numpy.json
       isometry run matrix-chain --backend torch --set length=200 --seed 7 -o torch.json
-    """
+    """  # noqa: D301
     from isometry.common import isolation
 
     try:
@@ -293,6 +297,7 @@ def _record(
     """Run the studies one after the other; return whether every check holds."""
     from isometry.common import isolation, registry, results
     from isometry.common import studies as study
+    from isometry.common.errors import InvalidArgument
     from isometry.common.reports import terminal
 
     assigned = _assign(names, settings)
@@ -300,6 +305,10 @@ def _record(
     if len(paths) == 1:
         paths = dict.fromkeys(paths, output)
     for path in paths.values():
+        if path.is_dir():
+            raise InvalidArgument(
+                f"-o must name a file; received the folder {path}; try {path / 'result.json'}"
+            )
         results.check_writable(path.parent)
     nx = registry.load(backend, device=device)
     passed = True
@@ -358,8 +367,12 @@ def _interpreters(
 
 def _listed(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
     """Parse names separated by commas, each once."""
-    names = (name.strip() for name in (value or "").split(","))
-    return tuple(dict.fromkeys(filter(None, names)))
+    if value is None:
+        return ()
+    names = tuple(dict.fromkeys(filter(None, (name.strip() for name in value.split(",")))))
+    if not names:
+        raise click.BadParameter(f"must name backends, such as numpy,torch; received {value!r}")
+    return names
 
 
 @main.command()
@@ -376,7 +389,7 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(0, min_open=True),
+    type=float,
     default=600.0,
     show_default=True,
     help="For each study on each backend.",
@@ -402,7 +415,7 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
     type=click.Path(path_type=Path),
     default=Path("isometry-results"),
     show_default=True,
-    help="Where the page, figures and results go.",
+    help="Where the page and figures of this run go, and results, beside those of earlier runs.",
 )
 def compare(
     targets: tuple[str, ...],
@@ -414,7 +427,7 @@ def compare(
     jobs: int | None,
     output: Path,
 ) -> None:
-    r"""Lay backends side by side: run studies on each, or take results recorded before.
+    """Lay backends side by side: run studies on each, or take results recorded before.
 
     Every backend runs in a process of its own; one that crashes or hangs becomes a row that says
     so. Without STUDY all studies run. Recorded files are compared with each other and with
@@ -427,12 +440,13 @@ def compare(
       isometry compare matrix-chain --set length=200 --timeout 60
       isometry compare sigmoid-gradient --python mxnet=/opt/mxnet/bin/python
       isometry compare laptop.json cluster.json -o both
-    """
-    from isometry.common import isolation, results
+    """  # noqa: D301
+    from isometry.common import checks, isolation, results
 
+    checks.finite("--timeout", timeout, low=0, open_low=True)
     names, files = _targets(targets)
     work = _work(names, chosen, settings, interpreters)
-    recorded = [results.load(file) for file in files]
+    recorded = [_recorded(file) for file in files]
     results.check_writable(output)
     outcomes: list[Outcome] = []
     if work:
@@ -453,6 +467,14 @@ def _targets(targets: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
     for name in names:
         checks.choice("study", name, studies.NAMES)
     return (tuple(dict.fromkeys(names)) if targets else studies.NAMES), files
+
+
+def _recorded(file: Path) -> Result:
+    from isometry.common import checks, results, studies
+
+    found = results.load(file)
+    checks.choice(f"study in {file}", found.study, studies.NAMES)
+    return found
 
 
 def _is_file(target: str) -> bool:
@@ -514,7 +536,7 @@ def _by_study(found: Iterable[Result]) -> dict[str, list[Result]]:
 
 def _report(results: Mapping[str, list[Result]], outcomes: Sequence[Outcome], folder: Path) -> bool:
     """Print the tables, write figures and page, say where; return whether all agree."""
-    from isometry.common.reports import agreement, terminal
+    from isometry.common.reports import agreement, figures, page, terminal
 
     screen = terminal.console()
     if outcomes:
@@ -523,15 +545,12 @@ def _report(results: Mapping[str, list[Result]], outcomes: Sequence[Outcome], fo
     for verdict in verdicts.values():
         screen.print(terminal.agreement(verdict))
     screen.print(terminal.summary(outcomes, verdicts.values()))
-    if results:
-        from isometry.common.reports import figures, page
-
-        drawn = figures.draw(dict(results), folder / "figures")
-        page.write(results, outcomes, verdicts, drawn, folder / "index.html")
-        screen.print(f"page     {folder / 'index.html'}", soft_wrap=True)
-        screen.print(f"figures  {folder / 'figures'} ({len(drawn)} files)", soft_wrap=True)
-        if any(o.path for o in outcomes):
-            screen.print(f"results  {folder / 'results'}", soft_wrap=True)
+    drawn = figures.draw(dict(results), folder / "figures")
+    page.write(results, outcomes, verdicts, drawn, folder / "index.html")
+    screen.print(f"page     {folder / 'index.html'}", soft_wrap=True)
+    screen.print(f"figures  {folder / 'figures'} ({len(drawn)} files)", soft_wrap=True)
+    if any(o.path for o in outcomes):
+        screen.print(f"results  {folder / 'results'}", soft_wrap=True)
     return all(verdict.passed for verdict in verdicts.values())
 
 

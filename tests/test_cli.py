@@ -71,7 +71,9 @@ def test_help_names_every_command_and_exit_code():
 def test_every_command_has_examples(command):
     found = call(command, "--help")
     assert found.exit_code == 0
-    assert f"  isometry {command}" in found.output
+    lines = found.output.splitlines()
+    assert any(line.startswith(f"    isometry {command}") for line in lines), found.output
+    assert "\\b" not in found.output
 
 
 def test_version():
@@ -216,6 +218,10 @@ RUN = ("run", STUDY, "--backend", "numpy", "-o", "out.json")
         (("run", STUDY, "--backend", "nunpy", "-o", "x"), "unknown backend 'nunpy': known are"),
         (("run", STUDY, "--backend", "nunpy", "-o", "x"), "did you mean 'numpy'?"),
         (("run", STUDY, "--backend", "no.such:Thing", "-o", "x"), "package.module:Class"),
+        (("run", STUDY, "--backend", ":", "-o", "x"), "package.module:Class"),
+        (("run", STUDY, "--backend", ".relative:Thing", "-o", "x"), "package.module:Class"),
+        (("run", STUDY, "--backend", "numpy", "-o", "."), "-o must name a file"),
+        (("run", STUDY, "--backend", "numpy", "-o", ""), "-o must name a file"),
         (("run", "xavie", "--backend", "numpy", "-o", "x"), "did you mean 'xavier'?"),
         ((*RUN, "--set", "lenght=3"), "unknown parameter of sigmoid-gradient 'lenght'"),
         ((*RUN, "--set", "length"), "must read name=value; received 'length'"),
@@ -228,12 +234,16 @@ RUN = ("run", STUDY, "--backend", "numpy", "-o", "out.json")
         (("run", STUDY, "--backend", "numpy"), "Missing option '-o'"),
         (("compare", "xavie"), "did you mean 'xavier'?"),
         (("compare", "absent.json"), "cannot read the result file absent.json"),
+        (("compare", "."), "write one with `isometry run"),
         (("compare", "file"), "it is not JSON"),
         (("compare", "absent.json", "--backends", "numpy"), "only files were named"),
         (("compare", STUDY, "--backends", "nunpy"), "did you mean 'numpy'?"),
         (("compare", STUDY, "-o", "file"), "cannot write to the folder file"),
         (("compare", STUDY, "--set", "lenght=3"), "unknown parameter"),
-        (("compare", STUDY, "--timeout", "0"), "0.0 is not in the range"),
+        (("compare", STUDY, "--timeout", "0"), "--timeout must be greater than 0; received 0"),
+        (("compare", STUDY, "--timeout", "nan"), "--timeout must be finite; received nan"),
+        (("compare", STUDY, "--backends", ","), "must name backends"),
+        (("compare", STUDY, "--backends", ""), "must name backends"),
         (("compare", STUDY, "--python", "numpy=/no/python"), "no Python can be executed at"),
         (("compare", STUDY, "--python", f"nunpy={sys.executable}"), "did you mean 'numpy'?"),
         (("compare", STUDY, "--jobs", "0"), "0 is not in the range"),
@@ -248,7 +258,8 @@ def test_usage_errors_exit_2_and_write_nothing(tmp_path, monkeypatch, arguments,
     found = call(*arguments)
     assert found.exit_code == 2, found.output
     assert message in found.stderr
-    assert "Traceback" not in found.output
+    assert found.stderr.startswith("isometry: ")
+    assert found.stderr.count("\n") == 1
     assert not found.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
@@ -285,8 +296,54 @@ def test_recorded_files_that_disagree_exit_1(recorded, tmp_path):
     assert "✗ differs" in found.output
 
 
+def test_a_recorded_file_of_an_unknown_study_is_refused_before_anything_is_written(
+    recorded, tmp_path
+):
+    other = changed(recorded, tmp_path / "other.json", lambda d: d.update(study="future"))
+    found = call("compare", other, "-o", tmp_path / "out")
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "unknown study in" in found.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_page_and_figures_are_those_of_the_last_compare(recorded, tmp_path):
+    out = tmp_path / "out"
+    assert call("compare", recorded, "-o", out).exit_code == 0
+    assert list((out / "figures").iterdir())
+    assert ran("compare", STUDY, "--backends", "misbehaving:Crashes", "-o", out)[0] == 3
+    assert not list((out / "figures").iterdir())
+    assert "misbehaving:Crashes" in (out / "index.html").read_text()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_five_columns_fit_a_terminal(recorded, tmp_path, monkeypatch, columns):
+    names = ("torch", "tensorflow", "jax", "mxnet")
+    files = [
+        changed(recorded, tmp_path / f"{n}.json", lambda d, n=n: d.update(backend=n)) for n in names
+    ]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    found = call("compare", recorded, *files, "-o", tmp_path / "out").output
+    assert all(len(line) <= columns for line in found.splitlines() if str(tmp_path) not in line)
+    assert sum(line.count("✓ pass") for line in found.splitlines()) == 5 * len(
+        results.load(recorded).checks
+    )
+    assert all(found.count(f" {name} ") >= 2 for name in names)  # headings are not broken
+
+
 def test_recorded_files_of_another_seed_are_not_comparable(recorded, tmp_path):
     other = changed(recorded, tmp_path / "other.json", lambda d: d.update(seed=1, backend="other"))
     found = call("compare", recorded, other, "-o", tmp_path / "out")
     assert found.exit_code == 0, found.output
     assert "seed is 1 here" in found.output.replace("\n", " ")
+    apart = sum(q.ulp is not None for q in results.load(recorded).quantities.values())
+    assert f"0 of {apart} arrays agree; {apart} not comparable" in found.output
+
+
+# --- from Python --------------------------------------------------------------------------------
+
+
+def test_load_of_no_name_and_no_device():
+    with pytest.raises(isometry.InvalidArgument, match="unknown backend None: known are numpy"):
+        isometry.load(None)
+    with pytest.raises(isometry.InvalidArgument, match=r"device must be a string .* received 3"):
+        isometry.load("numpy", device=3)

@@ -61,7 +61,11 @@ def loaded_by(code: str) -> set[str]:
     """Return the top-level modules that a fresh interpreter has loaded after running `code`."""
     script = f"{code}\nimport sys; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     run = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT.parent
+        [sys.executable, "-P", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT.parent,
     )
     return set(run.stdout.split("\n")[-2].split())
 

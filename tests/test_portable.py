@@ -195,7 +195,7 @@ def test_bits_do_not_depend_on_the_instructions_of_the_processor():
         "print(json.dumps(module.fingerprints()))"
     )
     found = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-P", "-c", program],
         env=os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(extensions)},
         stdout=subprocess.PIPE,
         check=True,

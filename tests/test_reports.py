@@ -19,6 +19,7 @@ from matplotlib.text import Text
 
 import isometry as iso
 from isometry.common import studies
+from isometry.common.errors import InvalidArgument
 from isometry.common.isolation import Outcome
 from isometry.common.reports import agreement, figures, page
 from isometry.common.results import Check, Quantity
@@ -373,6 +374,6 @@ def test_page_is_written_whole_or_not_at_all(results, drawn, tmp_path):
     assert path.read_text() == "old"
     folder = tmp_path / "folder"
     (folder / "occupied").mkdir(parents=True)
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(InvalidArgument, match="folder"):
         written({}, [], [], folder)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "index.html"]

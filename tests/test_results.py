@@ -245,3 +245,13 @@ def test_the_schema_names_every_field_of_a_result(tmp_path):
     path = results.save(make({"q": Quantity(np.zeros(1))}), tmp_path / "r.json")
     assert document(path).keys() == {f.name for f in dataclasses.fields(Result)}
     assert document(path)["checks"][0].keys() == {f.name for f in dataclasses.fields(Check)}
+
+
+def test_remove_takes_the_arrays_along(tmp_path):
+    large = make({"draws": Quantity(np.zeros(results.INLINE + 1))})
+    results.save(large, tmp_path / "a.json")
+    (tmp_path / "b.json").write_text("another")
+    assert len(list(tmp_path.iterdir())) == 3
+    results.remove(tmp_path / "a.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
+    results.remove(tmp_path / "a.json")

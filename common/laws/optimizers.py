@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
 
-__all__ = ["OPTIMIZERS", "Update", "adam", "momentum", "sgd"]
+__all__ = ["DECAY", "OPTIMIZERS", "Update", "adam", "momentum", "sgd"]
 
 Array = Any
 Arrays = Mapping[str, Array]
 Update = Callable[..., tuple[dict[str, Array], dict[str, Array]]]
+DECAY = 0.9  # of the velocity, by default
 
 
 def sgd(
@@ -36,7 +37,7 @@ def momentum(
     *,
     rate: float,
     step: int,
-    decay: float = 0.9,
+    decay: float = DECAY,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Heavy ball: ``v <- decay v + g; w <- w - rate v`` (Polyak 1964, as PyTorch writes it).
 

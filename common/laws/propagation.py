@@ -245,7 +245,8 @@ def tanh_sum_bound(q: np.ndarray, width: int, level: float) -> tuple[float, floa
     """Return mean and deviation bound of ``sum_j sum_{i <= width} tanh(z_ij)**2``.
 
     z_ij ~ N(0, q_j) independent: the sum over nets j of ``||h_l||**2`` given the layer before.
-    The cumulant generating function is by Gauss-Hermite quadrature, as `moments`.
+    The cumulant generating function is by Gauss-Hermite quadrature, as `moments`; its error, below
+    2e-6 of the bound for q <= 2 and 128 values or more (mpmath), is added to it.
     """
     squares = np.square(np.tanh(np.sqrt(q)[:, None] * _NODES))
     means = squares @ _WEIGHTS
@@ -256,4 +257,4 @@ def tanh_sum_bound(q: np.ndarray, width: int, level: float) -> tuple[float, floa
         exponents = t[:, None, None] * squares
         return np.asarray(width * logsumexp(exponents, b=_WEIGHTS, axis=-1).sum(axis=-1))
 
-    return mean, deviation_bound(cumulant, mean, variance, level)
+    return mean, (1 + 1e-5) * deviation_bound(cumulant, mean, variance, level)

@@ -70,8 +70,8 @@ def write(
 
     Raises
     ------
-    OSError
-        If the folder does not exist or cannot be written.
+    InvalidArgument
+        If the file cannot be written.
     """
     import jinja2
 

@@ -72,8 +72,7 @@ def _word(word: str, number: str = "") -> Text:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for column in columns:
-        # sentences need room; a backend's column is as wide as its numbers
-        table.add_column(column, overflow="fold", min_width=30 if column == "claim" else None)
+        table.add_column(column, overflow="fold")
     return table
 
 
@@ -122,13 +121,13 @@ def agreement(study: Agreement) -> RenderableType:
     """Return the verdicts on one study: claims, then arrays that ought to be the same."""
     parts: list[RenderableType] = []
     if study.claims:
-        table = _table(f"{study.study}: claims", "claim", "expected", *study.backends)
+        table = _table(f"{study.study}: claims", "claim", *study.backends)
         for claim in study.claims:
             table.add_row(*_claim(claim, study.backends))
         parts.append(table)
     if study.shared:
         table = _table(
-            f"{study.study}: distance from {study.reference}", "quantity", "budget", *study.backends
+            f"{study.study}: distance from {study.reference}", "quantity", *study.backends
         )
         for row in study.shared:
             table.add_row(*_shared(row, study.backends))
@@ -140,19 +139,16 @@ def summary(outcomes: Sequence[Outcome], studies: Iterable[Agreement]) -> str:
     """Return in one line how many claims hold, arrays agree, and studies did not run."""
     verdicts = list(studies)
     checks = [c for a in verdicts for claim in a.claims for c in claim.checks.values()]
-    shared = [
-        d
-        for a in verdicts
-        for row in a.shared
-        for d in row.differences.values()
-        if d.verdict in ("agrees", "differs")
-    ]
+    arrays = [d.verdict for a in verdicts for s in a.shared for d in s.differences.values()]
     absent = dict.fromkeys(o.backend for o in outcomes if o.status == "not installed")
     lost = sum(o.status not in ("ran", "not installed") for o in outcomes)
     parts = [f"{sum(c.passed for c in checks)} of {len(checks)} checks pass"]
-    if shared:
-        agreeing = sum(d.verdict == "agrees" for d in shared)
-        parts.append(f"{agreeing} of {len(shared)} arrays agree")
+    agreeing, compared = arrays.count("agrees"), len(arrays) - arrays.count("reference")
+    if compared:
+        parts.append(f"{agreeing} of {compared} arrays agree")
+    for verdict in ("not comparable", "not run"):
+        if verdict in arrays:
+            parts.append(f"{arrays.count(verdict)} {verdict}")
     if lost:
         parts.append(f"{lost} of {len(outcomes)} runs gave no result")
     if absent:
@@ -162,15 +158,14 @@ def summary(outcomes: Sequence[Outcome], studies: Iterable[Agreement]) -> str:
 
 def _claim(row: Claim, backends: Sequence[str]) -> Iterable[RenderableType]:
     first = next(iter(row.checks.values()))
-    yield Text(row.claim)
-    yield Text(_expected(first))
+    yield Text(f"{row.claim}\n{_expected(first)}")
     for backend in backends:
         yield _check(row.checks.get(backend), first)
 
 
 def _expected(check: Check) -> str:
     unit = "" if check.unit == "1" else f" {check.unit}"
-    return f"{_number(check.expected)}{unit}\n± {_number(check.bound)}"
+    return f"{_number(check.expected)} ± {_number(check.bound)}{unit}"
 
 
 def _check(check: Check | None, first: Check) -> Text:
@@ -183,8 +178,7 @@ def _check(check: Check | None, first: Check) -> Text:
 
 
 def _shared(row: Shared, backends: Sequence[str]) -> Iterable[RenderableType]:
-    yield Text(row.quantity)
-    yield Text(f"{row.budget} ULP")
+    yield Text(f"{row.quantity}\n0 ± {row.budget} ULP")
     for backend in backends:
         yield _difference(row.differences[backend])
 
@@ -302,7 +296,7 @@ class Board(AbstractContextManager["Board"]):
         """Take the number of studies of each backend."""
         self._bar = _progress()
         self._tasks = {
-            name: self._bar.add_task(f"{name}: starting", total=count)
+            name: self._bar.add_task(f"{name}: waiting", total=count)
             for name, count in work.items()
         }
         self._done = dict.fromkeys(work, 0)

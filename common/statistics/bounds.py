@@ -12,7 +12,7 @@ from collections.abc import Callable
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import Distribution, Normal
 
-__all__ = ["Limits", "dkw", "fair_coin", "moment", "required"]
+__all__ = ["Limits", "bernstein", "dkw", "fair_coin", "moment", "required"]
 
 Limits = tuple[float, float]
 
@@ -25,13 +25,22 @@ def dkw(count: int, rate: float) -> float:
     return math.sqrt(math.log(2 / rate) / (2 * count))
 
 
+def bernstein(variance: float, largest: float, count: int, rate: float) -> float:
+    """Return t with ``P(|average - mean| >= t) <= rate``, given that ``|x - mean| <= largest``.
+
+    Bernstein's inequality, ``2 exp(-n t**2 / (2 (v + M t / 3)))``, solved for t (Boucheron, Lugosi
+    and Massart 2013, Concentration Inequalities, corollary 2.11 and eq. 2.10).
+    """
+    logarithm = math.log(2 / rate)
+    third = largest * logarithm / 3
+    return (third + math.sqrt(third**2 + 2 * count * variance * logarithm)) / count
+
+
 def moment(law: Distribution, power: int, count: int, rate: float) -> Limits:
     """Return limits of ``mean(((x - mean) / std)**power)``, power 1 or 2; each side rate / 2.
 
     For a normal law the average is exactly ``N(0, 1 / n)`` (power 1) or ``chi2_n / n`` (power 2).
-    For a bounded law Bernstein's inequality holds with the variance and the bound of the summand:
-    ``P(|average - expected| >= t) <= 2 exp(-n t**2 / (2 (v + M t / 3)))`` (Boucheron, Lugosi and
-    Massart 2013, Concentration Inequalities, corollary 2.11 and eq. 2.10).
+    For a bounded law they are `bernstein`'s, with the variance and the bound of the summand.
     """
     if isinstance(law, Normal):
         return _normal_moment(power, count, rate)
@@ -42,9 +51,7 @@ def moment(law: Distribution, power: int, count: int, rate: float) -> Limits:
     v, largest, expected = (
         (1.0, radius, 0.0) if power == 1 else (kurtosis - 1, max(1.0, radius**2 - 1), 1.0)
     )
-    logarithm = math.log(2 / rate)
-    third = largest * logarithm / 3
-    t = (third + math.sqrt(third**2 + 2 * count * v * logarithm)) / count
+    t = bernstein(v, largest, count, rate)
     return expected - t, expected + t
 
 
@@ -62,7 +69,7 @@ def fair_coin(count: int, rate: float) -> Limits:
     from scipy.stats import binom
 
     low = float(binom.ppf(rate / 2, count, 0.5))  # smallest k with P(K <= k) >= rate / 2
-    return low / count, 1 - low / count
+    return low / count, (count - low) / count  # as the fraction itself is rounded
 
 
 def required(caught: Callable[[int], bool]) -> int:

@@ -176,12 +176,12 @@ def distribution(
     """Judge the whole law by Kolmogorov's distance; `detects` is the distance of another law.
 
     The distance is measured from F at one unit in the last place further out on either side, so
-    that rounding the values cannot add to it.
+    that rounding the values cannot add to it; that of another law is meant so, too.
     """
     effect = f"a law at Kolmogorov distance {detects:g}"
     allowed = bounds.dkw(sample.size, false_alarm)
     missed = math.sqrt(math.log(1 / MISS) / (2 * sample.size))  # one-sided, at one point
-    needed = math.ceil(sample.size * ((allowed + missed) / detects) ** 2)
+    needed = math.ceil(sample.size * ((allowed + missed) / (detects - _grid(dtype))) ** 2)
     _enough(sample.size, needed, effect)
     x = np.sort(sample.astype(np.float64).ravel())
     ulp = FORMATS[dtype].ulp(x)

@@ -18,7 +18,7 @@ from isometry.common.laws import chains as laws
 from isometry.common.laws.distributions import Normal
 from isometry.common.laws.formats import FORMATS
 from isometry.common.results import Check, Quantity
-from isometry.common.statistics.bounds import dkw
+from isometry.common.statistics.bounds import bernstein, dkw
 from isometry.common.studies import Findings, Tell
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def run(
         Number of points on each sample path.
     """
     for name, value in (("length", length), ("size", size), ("chains", chains)):
-        checks.integer(name, value, low=1)
-    checks.integer("paths", paths, low=1)
-    checks.integer("points", points, low=1)
+        checks.integer(name, value, low=1, high=10**6)
+    checks.integer("paths", paths, low=1, high=10**6)
+    checks.integer("points", points, low=1, high=10**6)
     factors = length + 1
     streams = nx.stream(seed).split(4)
     quantities: dict[str, Quantity] = {}
@@ -131,7 +131,7 @@ def _log_norms(nx: Backend, stream: Stream, factors: int, size: int, chains: int
             claim="the spread of the log-norm is the law's: mean of min(z**2, 9)",
             observed=float(np.minimum(z**2, CUT**2).mean()),
             expected=square,
-            bound=_bernstein(variance, CUT**2, chains),
+            bound=bernstein(variance, CUT**2, chains, FALSE_ALARM),
             source="z in exact standard deviations sqrt(T psi'(n/2)) / 2; expectation by "
             "quadrature of the exact law; bound: Bernstein's inequality",
             false_alarm=FALSE_ALARM,
@@ -159,17 +159,6 @@ def _log_column(product: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
     column = product[:, :, 0].astype(np.float64)
     with np.errstate(divide="ignore"):
         return np.asarray(log_scale + np.log(np.sqrt(np.square(column).sum(axis=1))))
-
-
-def _bernstein(variance: float, width: float, count: int) -> float:
-    """Return t with ``P(|average - mean| > t) <= FALSE_ALARM``, values in an interval of `width`.
-
-    ``2 exp(-n t**2 / (2 (v + w t / 3)))`` solved for t (Boucheron, Lugosi and Massart 2013,
-    Concentration Inequalities, eq. 2.10).
-    """
-    logarithm = math.log(2 / FALSE_ALARM)
-    third = width * logarithm / 3
-    return (third + math.sqrt(third**2 + 2 * count * variance * logarithm)) / count
 
 
 def _spectrum(nx: Backend, stream: Stream, factors: int, size: int, chains: int) -> Part:

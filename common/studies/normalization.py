@@ -19,6 +19,7 @@ import numpy as np
 from isometry.common import checks
 from isometry.common.laws import normalization as law
 from isometry.common.results import Check, Quantity
+from isometry.common.statistics.rounding import gamma, normalization_gradient
 from isometry.common.studies import Findings, Tell
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ RATIOS = np.tile([0.0, 1e2, 1e4, 1e6], 3)  # its mean, in standard deviations
 POPULATION_STD = np.array([1e-2, 1.0, 1e2])
 POPULATION_MEAN = 3 * POPULATION_STD
 EPS = 1e-5
-ROUNDOFF = float(np.finfo(np.float32).eps) / 2
 SOURCE = "exact float64 result for the same float32 input (isometry.common.laws.normalization)"
 
 
@@ -49,7 +49,7 @@ def run(nx: Backend, tell: Tell, /, *, seed: int, batch: int = 128, steps: int =
         Training steps of the running statistics, at least 1.
     """
     checks.integer("batch", batch, low=16, high=4096)
-    checks.integer("steps", steps, low=1)
+    checks.integer("steps", steps, low=1, high=10**6)
     data, cotangents, batches = nx.portable_stream(seed).split(3)
     x = _draw(nx, data, batch, RATIOS * SCALES, SCALES)
     dy = _draw(nx, cotangents, batch, np.zeros(12), np.ones(12))
@@ -193,7 +193,7 @@ def _gradient_check(
     }
     _, gradient = nx.value_and_gradient(loss)(parameters)
     output = law.normalization_bound(name.replace(" ", "_"), nx.name)
-    bounds = _gradient_bounds(x, dy, scale, reduced, output)
+    bounds = normalization_gradient(x, dy, scale, axis=reduced, eps=EPS, output=output)
     worst = [
         np.max(np.abs(nx.to_numpy(gradient[path]).astype(np.float64) - value) / bound)
         for path, value, bound in zip(("x", "scale", "shift"), exact, bounds, strict=True)
@@ -207,41 +207,6 @@ def _gradient_check(
         "2015, section 3); bound: the contract's output error in z, and roundings in any order",
         unit="bound",
     )
-
-
-def _gamma(count: int) -> float:
-    """Return ``n u / (1 - n u)``: n roundings in any order (Higham 2002, lemma 3.1)."""
-    return count * ROUNDOFF / (1 - count * ROUNDOFF)
-
-
-def _gradient_bounds(
-    x: np.ndarray, dy: np.ndarray, scale: np.ndarray, axis: int, output: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the largest error of dx, dscale and dshift that the contract allows.
-
-    With |error of z| <= b everywhere, the factor 1/sqrt(v + eps) is right to b / max|z|, and
-    ``G = s - mean(s) - z mean(s z)``, ``s = dy scale``, to
-    ``b (|mean(s z)| + |z| mean|s|) + gamma (|s| + mean|s| + |z| mean|s z|)``.
-    """
-    x, dy, scale = x.astype(np.float64), dy.astype(np.float64), scale.astype(np.float64)
-    variance = x.var(axis=axis, keepdims=True)
-    inverse = 1 / np.sqrt(variance + EPS)
-    z = (x - x.mean(axis=axis, keepdims=True)) * inverse
-    s = dy * scale
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.asarray(values.mean(axis=axis, keepdims=True))
-
-    g = s - mean(s) - z * mean(s * z)
-    rounding = _gamma(x.shape[axis] + 8)
-    largest = np.abs(z).max(axis=axis, keepdims=True)
-    error = output * (
-        np.abs(g) / largest + np.abs(mean(s * z)) + np.abs(z) * mean(np.abs(s))
-    ) + rounding * (np.abs(s) + mean(np.abs(s)) + np.abs(z) * mean(np.abs(s * z)))
-    # scale and shift are shared by the rows in both layers
-    summed = _gamma(len(x) + 8)
-    d_scale = output * np.abs(dy).sum(axis=0) + summed * np.abs(dy * z).sum(axis=0)
-    return inverse * error, d_scale, summed * np.abs(dy).sum(axis=0)
 
 
 # --- training against inference ------------------------------------------------------------------
@@ -309,9 +274,9 @@ def _train(
         wide = x.astype(np.float64)
         seen = (np.abs(wide).mean(axis=0), wide.var(axis=0), np.maximum(np.abs(exact[0]), exact[1]))
         largest = [np.maximum(a, b) for a, b in zip(largest, seen, strict=True)]
-        of_mean = _gamma(count + 3) * largest[0]
-        update = _gamma(3) * np.maximum(largest[2], 1.0) / kept
-        bounds = (of_mean + update, _gamma(count + 8) * 2 * largest[1] + of_mean**2 + update)
+        of_mean = gamma(count + 3) * largest[0]
+        update = gamma(3) * np.maximum(largest[2], 1.0) / kept
+        bounds = (of_mean + update, gamma(count + 8) * 2 * largest[1] + of_mean**2 + update)
         for value, right, bound in zip((mean, variance), exact, bounds, strict=True):
             error = np.abs(nx.to_numpy(value).astype(np.float64) - right)
             worst = max(worst, float(np.nan_to_num(error / bound, nan=np.inf).max()))

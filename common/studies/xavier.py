@@ -85,9 +85,9 @@ def run(
     initializers : str
         Comma-separated names out of lecun_normal, xavier_normal, he_normal, normal_0.01.
     """
-    checks.integer("depth", depth, low=2)
-    checks.integer("width", width, low=128)
-    checks.integer("networks", networks, low=2)
+    checks.integer("depth", depth, low=2, high=10**5)
+    checks.integer("width", width, low=128, high=10**5)
+    checks.integer("networks", networks, low=2, high=10**5)
     rules = [
         checks.choice("initializer", name.strip(), tuple(RULES)) for name in initializers.split(",")
     ]

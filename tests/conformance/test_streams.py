@@ -89,6 +89,7 @@ def test_other_seeds_children_and_draws_are_independent(nx, kind, judge):
     for name, stream in others.items():
         drawn = _drawn(nx, stream)
         for other, values in seen.items():
+            # two draws share a float32 value with probability below 2**-20: 100 never happens
             shared = np.count_nonzero(drawn == values)
             assert shared < 100, f"{name} repeats {shared} of {COUNT} values of {other}"
         judge(verdicts.signs((drawn > 0) == (first > 0), detects=0.03))

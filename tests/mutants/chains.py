@@ -1,8 +1,11 @@
 """Faults of random matrix chains."""
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
+
+from isometry.common import chains
 
 
 class OrderReversed:
@@ -38,6 +41,24 @@ class OverflowUnseen:
         return replace(chain, overflow=np.where(chain.overflow > 0, chain.overflow + 250, 0))
 
 
+class DrawnAtOnce:
+    """All factors are drawn at once, so that memory grows with the length."""
+
+    def matrix_chain(self, stream, /, **options):
+        with mock.patch.object(chains, "BLOCK", 2**60):
+            return super().matrix_chain(stream, **options)
+
+
+class ScaleDifferentiated:
+    """The derivative of a rescaled product is not rescaled."""
+
+    def chain_product(self, product, factors, /, *, rescale=False):
+        scaled, log_scale = super().chain_product(product, factors, rescale=rescale)
+        plain, _ = super().chain_product(product, factors, rescale=False)
+        stop = self.ops.stop_gradient
+        return stop(scaled) + plain - stop(plain), log_scale
+
+
 class ExponentsReversed:
     """Lyapunov exponents in ascending order."""
 
@@ -48,7 +69,9 @@ class ExponentsReversed:
 FAULTS = {
     OrderReversed: "chains.order",
     OneFactorForgotten: "chains.rescale",
+    ScaleDifferentiated: "chains.gradient",
     EntriesTooWide: "chains.log-norm",
+    DrawnAtOnce: "chains.memory",
     OverflowUnseen: "chains.overflow-step",
     ExponentsReversed: "chains.lyapunov",
 }

@@ -32,7 +32,7 @@ print("done")
 )
 def test_every_order_of_loading(names: tuple[str, ...]) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(names=names)],
+        [sys.executable, "-P", "-c", SCRIPT.format(names=names)],
         capture_output=True,
         text=True,
         timeout=300,

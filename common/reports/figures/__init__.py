@@ -34,7 +34,7 @@ DRAWINGS: dict[str, tuple[Drawing, ...]] = {
 
 
 def draw(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
-    """Draw every figure of every study and return the files written.
+    """Draw every figure of every study and return the files written; remove older figures.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def draw(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
 
     Raises
     ------
-    OSError
-        If the folder cannot be made or written.
+    InvalidArgument
+        If a file cannot be written.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -74,4 +74,8 @@ def draw(results: Mapping[str, Sequence[Result]], folder: Path) -> list[Path]:
                     path = folder / f"{drawing.name}.{kind}"
                     write_atomically(path, picture.getvalue())
                     written.append(path)
+    for drawing in (d for drawings in DRAWINGS.values() for d in drawings):
+        for kind in ("svg", "png"):
+            if (path := folder / f"{drawing.name}.{kind}") not in written:
+                path.unlink(missing_ok=True)
     return written
