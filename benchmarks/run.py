@@ -70,7 +70,7 @@ def start_up(rounds: int) -> None:
         return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     value = ratio(
-        run(sys.executable, "-m", "isometry", "--help"),
+        run(sys.executable, "-P", "-m", "isometry", "--help"),
         run(sys.executable, "-c", "import numpy"),
         rounds,
     )

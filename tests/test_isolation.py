@@ -154,9 +154,10 @@ def absent(tmp_path):
 
 
 def command(*args, path="", **environment):
+    found = os.pathsep.join(filter(None, (str(HERE), path)))  # an empty part would be this folder
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "isometry", "compare", *map(str, args)],
-        env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{path}", **environment},
+        env={**os.environ, "PYTHONPATH": found, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
