@@ -525,7 +525,7 @@ class Backend(checks.Checked, abc.ABC):
 
         Notes
         -----
-        Stable as `batch_norm`: within 1e-5 of the exact result (MXNet 1e-4) up to mean/std = 1e6
+        Stable as `batch_norm`: within 1e-5 of the exact result up to mean/std = 1e6
         in float32. Differentiable in all three arrays.
         """
 

@@ -108,6 +108,5 @@ def test_conventions():
         "momentum_weights": "batch",
         "running_variance": "unbiased",
     }
-    assert law.normalization_bound("layer_norm", "mxnet") == 1e-4
-    assert law.normalization_bound("layer_norm", "torch") == 1e-5
-    assert law.normalization_bound("batch_norm", "mxnet") == 1e-5
+    assert law.normalization_bound() == law.BOUND == 1e-5
+    assert law.normalization_bound("float64") == 1e-5 * 2**-29

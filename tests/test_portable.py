@@ -374,7 +374,13 @@ def test_std_zero_gives_the_mean(draw):
         ("normal", (3,), {"std": -1.0}, "std must be at least 0; received -1"),
         ("truncated_normal", (3,), {"mean": math.nan}, "mean must be finite; received nan"),
         ("uniform", (3,), {"low": 2.0}, "low must not exceed high; received low=2, high=1"),
-        ("uniform", (3,), {"low": -1e308, "high": 1e308}, "high - low must be finite"),
+        ("uniform", (3,), {"low": -1e308, "high": 1e308}, "low must be at most"),
+        (
+            "uniform",
+            (3,),
+            {"low": -1e308, "high": 1e308, "dtype": "float64"},
+            "high - low must be at most",
+        ),
     ],
 )
 def test_wrong_arguments(draw, shape, options, message):

@@ -224,10 +224,10 @@ def test_a_wrong_overflow_step_fails_its_own_checks_and_no_other():
     [
         ("sigmoid-gradient", {"points": 1}, "points must be between 2 and 1000000; received 1"),
         ("sigmoid-gradient", {"tail_points": -3}, "tail_points must be between 2"),
-        ("matrix-chain", {"length": 0}, "length must be at least 1; received 0"),
-        ("matrix-chain", {"size": 0}, "size must be at least 1; received 0"),
-        ("matrix-chain", {"chains": -1}, "chains must be at least 1; received -1"),
-        ("matrix-chain", {"paths": 0}, "paths must be at least 1; received 0"),
+        ("matrix-chain", {"length": 0}, "length must be between 1 and 1000000; received 0"),
+        ("matrix-chain", {"size": 0}, "size must be between 1 and 1000000; received 0"),
+        ("matrix-chain", {"chains": -1}, "chains must be between 1 and 1000000; received -1"),
+        ("matrix-chain", {"paths": 0}, "paths must be between 1 and 1000000; received 0"),
         ("matrix-chain", {"points": "many"}, "parameter 'points' must be int; received 'many'"),
     ],
 )

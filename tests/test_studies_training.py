@@ -106,7 +106,7 @@ def test_xavier_theory_tells_the_initializers_apart():
 def test_xavier_refuses():
     with pytest.raises(InvalidArgument, match="did you mean 'he_normal'"):
         failed(NumpyBackend(), "xavier", initializers="he_norml")
-    with pytest.raises(InvalidArgument, match="width must be at least 128"):
+    with pytest.raises(InvalidArgument, match="width must be between 128 and 100000"):
         failed(NumpyBackend(), "xavier", width=64)
 
 

@@ -33,9 +33,8 @@ from isometry.common.laws.formats import FORMATS
 
 __all__ = [
     "BATCH_NORM",
+    "BOUND",
     "LAYER_NORM_EPS",
-    "NORMALIZATION_BOUND",
-    "NORMALIZATION_EXCEPTIONS",
     "Convention",
     "batch_norm",
     "batch_norm_backward",
@@ -76,21 +75,17 @@ BATCH_NORM: dict[str, Convention] = {
 LAYER_NORM_EPS = {"torch": 1e-5, "keras": 1e-3, "flax": 1e-6, "mxnet": 1e-5}
 """Library -> the default eps of its layer norm."""
 
-NORMALIZATION_BOUND = {"batch_norm": 1e-5, "layer_norm": 1e-5}
+BOUND = 1e-5
 """Largest absolute error of a normalized float32 output (scale 1, shift 0) up to mean/std 1e6."""
 
-NORMALIZATION_EXCEPTIONS = {("layer_norm", "mxnet"): 1e-4}
-"""(Layer, backend) -> its own bound; MXNet's fused layer norm sums in float32 in one order."""
 
-
-def normalization_bound(layer: str, backend: str, dtype: str = "float32") -> float:
-    """Return the contract's bound on the output of ``"batch_norm"`` or ``"layer_norm"``.
+def normalization_bound(dtype: str = "float32") -> float:
+    """Return the contract's bound on the output of batch and layer norm.
 
     In float64 it is the same number of roundings, 168 units of 2**-53: the error is a sum of
     products of the unit roundoff with quantities that do not depend on it.
     """
-    bound = NORMALIZATION_EXCEPTIONS.get((layer, backend), NORMALIZATION_BOUND[layer])
-    return bound * float(FORMATS[dtype].ulp(np.array(1.0)) / FORMATS["float32"].ulp(np.array(1.0)))
+    return BOUND * float(FORMATS[dtype].ulp(np.array(1.0)) / FORMATS["float32"].ulp(np.array(1.0)))
 
 
 def _centre(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -128,7 +128,7 @@ def _outputs(nx: Backend, x: np.ndarray) -> tuple[dict[str, Quantity], list[Chec
             f"{name}: largest output error up to mean/std = 1e6",
             observed=float(errors[name].max()),
             expected=0.0,
-            bound=law.normalization_bound(layer, nx.name),
+            bound=law.normalization_bound(),
             source=f"contract, against the {SOURCE}",
         )
         for name, layer in (
@@ -192,7 +192,7 @@ def _gradient_check(
         "shift": nx.ops.zeros((len(scale),)),
     }
     _, gradient = nx.value_and_gradient(loss)(parameters)
-    output = law.normalization_bound(name.replace(" ", "_"), nx.name)
+    output = law.normalization_bound()
     bounds = normalization_gradient(x, dy, scale, axis=reduced, eps=EPS, output=output)
     worst = [
         np.max(np.abs(nx.to_numpy(gradient[path]).astype(np.float64) - value) / bound)
@@ -242,7 +242,7 @@ def _running(
             "batch norm: inference with the running statistics, largest error over max(1, |y|)",
             observed=worst_output,
             expected=0.0,
-            bound=law.normalization_bound("batch_norm", nx.name),
+            bound=law.normalization_bound(),
             source=f"contract, against the {SOURCE}",
         ),
     ]

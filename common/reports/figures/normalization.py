@@ -9,8 +9,7 @@ import numpy as np
 
 from isometry.common.laws.normalization import (
     BATCH_NORM,
-    NORMALIZATION_BOUND,
-    normalization_bound,
+    BOUND,
 )
 from isometry.common.reports.figures.style import (
     Drawing,
@@ -26,16 +25,15 @@ from isometry.common.reports.figures.style import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["DRAWINGS"]
 
-FORMS = {  # quantity -> the layer whose bound it is held to, if it is the contract's
-    "batch norm": "batch_norm",
-    "layer norm": "layer_norm",
-    "two-pass": None,
-    "E[x^2]-E[x]^2": None,
+FORMS = {  # quantity -> whether the contract's bound holds for it
+    "batch norm": True,
+    "layer norm": True,
+    "two-pass": False,
+    "E[x^2]-E[x]^2": False,
 }
 CHANNEL = 0  # the one whose variance starts farthest from the population's
 
@@ -45,14 +43,20 @@ def _errors(figure: Figure, results: Results) -> None:
     columns = values(first(results), "mean over std")
     ratios = np.unique(columns)
     offsets = np.linspace(-0.3, 0.3, len(results)) if len(results) > 1 else np.zeros(1)
-    for ax, (form, layer) in zip(axes, FORMS.items(), strict=True):
+    for ax, (form, bounded) in zip(axes, FORMS.items(), strict=True):
         for offset, (name, style) in zip(offsets, styles(results).items(), strict=True):
             error = values(results[name], f"error/{form}")
             worst = np.array([error[columns == ratio].max() for ratio in ratios])
             at = np.arange(ratios.size) + offset
             ax.plot(at, log10(worst), **{**style, "linestyle": "none"}, label=name)
-        if layer:
-            _bounds(ax, results, layer)
+        if bounded:
+            ax.axhline(
+                math.log10(BOUND),
+                color="#555555",
+                linewidth=0.8,
+                linestyle=(0, (6, 2)),
+                label="bound",
+            )
         ax.set_title(form.replace("^2", "²"))
         labels = [rf"$10^{{{math.log10(r):g}}}$" if r > 0 else "0" for r in ratios]
         ax.set_xticks(range(ratios.size), labels)
@@ -60,22 +64,6 @@ def _errors(figure: Figure, results: Results) -> None:
     axes[0].set_ylabel("largest output error")
     decades(axes[0])
     legend(figure, *axes)
-
-
-def _bounds(ax: Axes, results: Results, layer: str) -> None:
-    """Draw the contract's bound on a layer, and dotted what it allows a backend beyond it."""
-    general = NORMALIZATION_BOUND[layer]
-    names: dict[float, list[str]] = {general: []}
-    for name, result in results.items():
-        names.setdefault(normalization_bound(layer, result.backend), []).append(name)
-    for bound, held in names.items():
-        ax.axhline(
-            math.log10(bound),
-            color="#555555",
-            linewidth=0.8,
-            linestyle=(0, (6, 2)) if bound == general else (0, (1, 2)),
-            label="bound" if bound == general else f"bound of {', '.join(held)}",
-        )
 
 
 def _running(figure: Figure, results: Results) -> None:
