@@ -129,7 +129,16 @@ def _summary(outcomes: Sequence[Outcome], agreement: Mapping[str, Agreement]) ->
         return Cell(f"Not all as promised: {', '.join(wrong)}.", "fail")
     if not made:
         return Cell("No study ran.", "absent")
-    return Cell(f"All as promised: {len(made)} of {len(made)} checks hold.", "pass")
+    differences = [
+        difference
+        for a in agreement.values()
+        for row in a.shared
+        for difference in row.differences.values()
+        if difference.verdict != "reference"
+    ]
+    apart = sum(d.verdict == "not comparable" for d in differences)
+    note = f" {apart} of {len(differences)} arrays are not comparable." if apart else ""
+    return Cell(f"All as promised: {len(made)} of {len(made)} checks hold.{note}", "pass")
 
 
 def _outcomes(results: Results, outcomes: Sequence[Outcome]) -> dict[str, Any]:
