@@ -169,13 +169,22 @@ class Backend(checks.Checked, abc.ABC):
     framework: ClassVar[str]
     """The distribution that pip knows: what `version` is the version of."""
     dtypes: ClassVar[tuple[str, ...]]
-    """Floating dtypes that every operation accepts, unless its docstring names others."""
+    """Floating dtypes that every operation accepts, unless its docstring names others.
+
+    float32 and float64 are among them, bfloat16 exactly if it is among `capabilities`.
+    """
     capabilities: ClassVar[frozenset[str]]
     """Declared, never inferred; keys of `CAPABILITIES`."""
     expected_failures: ClassVar[Mapping[str, str]] = {}
-    """Clause of the conformance suite -> why this framework cannot meet it, with a link."""
+    """Clause of the conformance suite -> why this framework cannot meet it, with a link.
+
+    The clause must then fail in every mode and dtype it is run in: one that passes is an error.
+    """
     ops: SimpleNamespace
-    """The vocabulary of :mod:`isometry.common.ops`, bound to this framework."""
+    """The vocabulary of :mod:`isometry.common.ops`, bound to this framework.
+
+    `__init__` sets it: ``self.ops = ops.bind(table, self.scope)``.
+    """
 
     CHECKS: ClassVar[Mapping[str, checks.Check]] = {
         "asarray": _check_asarray,
@@ -229,8 +238,8 @@ class Backend(checks.Checked, abc.ABC):
         ----------
         value : numpy.ndarray, number, or nested list
         dtype : str, optional
-            One of `dtypes`. By default a NumPy array keeps its own dtype, and numbers and lists
-            become float32.
+            One of `dtypes`. By default a NumPy array keeps its own dtype, also if it is boolean
+            or of integers (conditions and indices), and numbers and lists become float32.
         """
 
     @abc.abstractmethod
@@ -255,7 +264,8 @@ class Backend(checks.Checked, abc.ABC):
     def stream(self, seed: int, /) -> Stream:
         """Return a native stream: the framework's own generator, started from all bits of `seed`.
 
-        It neither reads nor writes any global generator of the framework, or of NumPy.
+        It neither reads nor writes any global generator of the framework, or of NumPy. An adapter
+        subclasses :class:`isometry.common.streams.Stream`: `child` and three draws.
         """
 
     def portable_stream(self, seed: int, /) -> Stream:
@@ -536,7 +546,8 @@ class Backend(checks.Checked, abc.ABC):
     def value_and_gradient(self, f: Callable[..., Array], /) -> Callable[..., tuple[Array, Any]]:
         """Return ``g(parameters, *args) -> (value, gradient)`` of ``f(parameters, *args)``.
 
-        f returns a scalar array; it is differentiated in its first argument by reverse mode.
+        f returns a scalar array; it is differentiated in its first argument by reverse mode. What
+        f returns is checked by ``checks.scalar_valued(self, f)``, which raises `InvalidArgument`.
         """
 
     @abc.abstractmethod
@@ -560,9 +571,11 @@ class Backend(checks.Checked, abc.ABC):
 
         f takes arrays, flat dictionaries of arrays, and at most one native stream, positionally,
         and returns an array or a tuple of arrays. It may use every deterministic operation of the
-        contract, `nx.ops`, and draws from the stream passed in; a portable stream draws in NumPy
-        and therefore outside. Differentiate outside: ``nx.value_and_gradient(nx.compile(f))``.
-        A backend without the capability "compiled" returns f itself.
+        contract, `nx.ops`, and draws from the stream passed in, which moves on as in an eager
+        call. A portable stream draws in NumPy and therefore outside: ``checks.compilable(args)``
+        refuses it. Splitting a stream inside raises ``streams.cannot_split()``. Differentiate
+        outside: ``nx.value_and_gradient(nx.compile(f))``. A backend without the capability
+        "compiled" returns f itself.
         """
 
     def unsupported(self, capability: str) -> Unsupported:

@@ -5,6 +5,10 @@ functions. Each means what the Python Array API standard (2024.12) means by its 
 docstring says otherwise. An adapter supplies a table, name -> the framework's function, and
 `bind` turns it into a namespace with exactly the signatures below; arguments arrive as written
 here (keyword-only ones always by keyword, with their default when omitted).
+
+exp, expm1, log, log1p, sqrt and tanh are held to ``ACTIVATION_ULP`` of
+`isometry.common.statistics.tolerances` at the points of the suite, the others to the exact result
+on small integers.
 """
 
 from __future__ import annotations

@@ -22,11 +22,19 @@ if TYPE_CHECKING:
         ResultFileError,
         Unsupported,
     )
-    from isometry.common.laws.distributions import Constant, Normal, TruncatedNormal, Uniform
+    from isometry.common.laws.distributions import (
+        Bernoulli,
+        Constant,
+        Normal,
+        Sparse,
+        TruncatedNormal,
+        Uniform,
+    )
     from isometry.common.laws.fans import Fans, fans
     from isometry.common.laws.initializers import INITIALIZERS, Orthogonal, VarianceScaling
     from isometry.common.registry import load, names
     from isometry.common.results import Check, Quantity, Result
+    from isometry.common.statistics.assertions import assert_law, required_samples
     from isometry.common.streams import Stream
 
 _HOME = {
@@ -38,11 +46,19 @@ _HOME = {
         "ResultFileError",
         "Unsupported",
     ),
-    "laws.distributions": ("Constant", "Normal", "TruncatedNormal", "Uniform"),
+    "laws.distributions": (
+        "Bernoulli",
+        "Constant",
+        "Normal",
+        "Sparse",
+        "TruncatedNormal",
+        "Uniform",
+    ),
     "laws.fans": ("Fans", "fans"),
     "laws.initializers": ("INITIALIZERS", "Orthogonal", "VarianceScaling"),
     "registry": ("load", "names"),
     "results": ("Check", "Quantity", "Result"),
+    "statistics.assertions": ("assert_law", "required_samples"),
     "streams": ("Stream",),
 }
 
@@ -52,6 +68,7 @@ __all__ = [
     "INITIALIZERS",
     "Backend",
     "BackendNotInstalled",
+    "Bernoulli",
     "Check",
     "Constant",
     "Fans",
@@ -62,15 +79,18 @@ __all__ = [
     "Quantity",
     "Result",
     "ResultFileError",
+    "Sparse",
     "Stream",
     "TruncatedNormal",
     "Uniform",
     "Unsupported",
     "VarianceScaling",
     "__version__",
+    "assert_law",
     "fans",
     "load",
     "names",
+    "required_samples",
 ]
 
 

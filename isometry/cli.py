@@ -567,3 +567,75 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
     absent_is_fine = not required and "ran" in statuses
     lost = statuses - ({"ran", "not installed"} if absent_is_fine else {"ran"})
     return NOT_RUN if lost else AS_PROMISED
+
+
+# --- conform ------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("backend")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    default=Path("isometry-conformance"),
+    show_default=True,
+    help="Where report.json, junit.xml, summary.md and badge.json go.",
+)
+@click.option(
+    "--expect",
+    metavar="FILE.toml",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Expected failures: a table per clause, with reason and, if wanted, link.",
+)
+@click.option("--smoke", is_flag=True, help="Only what tells in seconds whether it is wired.")
+@click.option(
+    "--profile",
+    "profiles",
+    metavar="P,Q",
+    callback=_listed,
+    help="Of core, gradients, second-order, compiled, half; by default all that it declares.",
+)
+def conform(
+    backend: str, output: Path, expect: Path | None, smoke: bool, profiles: tuple[str, ...]
+) -> None:
+    """Judge a backend by the conformance suite: a registered name, or package.module:Class.
+
+    The suite runs in a process of its own; a clause that brings it down reads "crashed", and
+    those after it run in a new one. A profile is met if every clause of it passes.
+
+    \b
+    Examples:
+      isometry conform torch
+      isometry conform mypackage.adapter:MyBackend --smoke
+      isometry conform jax --profile core,gradients --expect failures.toml -o report
+    """  # noqa: D301
+    from isometry.common import checks, conformity, results
+    from isometry.common.reports import conformity as reports
+    from isometry.common.reports import terminal
+
+    _known_backend(backend)
+    for name in profiles:
+        checks.choice("profile", name, conformity.PROFILES)
+    if absent := conformity.missing():
+        text = f'the suite needs {", ".join(absent)}: pip install "isometry[test]"'
+        click.echo(f"isometry: {text}", err=True)
+        sys.exit(NOT_RUN)
+    results.check_writable(output)
+    with terminal.Bar() as bar:
+        report = conformity.run(
+            backend,
+            folder=output.absolute(),
+            expect=expect,
+            smoke=smoke,
+            profiles=profiles,
+            tell=bar.tell,
+        )
+    conformity.save(report, output / "report.json")
+    results.write_atomically(output / "summary.md", reports.markdown(report).encode())
+    results.write_atomically(output / "badge.json", reports.badge(report).encode())
+    screen = terminal.console()
+    screen.print(reports.terminal(report))
+    screen.print(f"report  {output / 'report.json'}", soft_wrap=True)
+    sys.exit(FAILED if report.failed else AS_PROMISED if report.complete else NOT_RUN)

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CUT",
     "TRUNCATED_STD",
+    "Bernoulli",
     "Constant",
     "Distribution",
     "Normal",
+    "Sparse",
     "TruncatedNormal",
     "Uniform",
 ]
@@ -53,6 +55,11 @@ class Distribution(abc.ABC):
     @abc.abstractmethod
     def support(self) -> tuple[float, float]:
         """Smallest closed interval that holds every value."""
+
+    @property
+    def atoms(self) -> tuple[float, ...]:
+        """All values of a discrete law; none for a continuous one."""
+        return ()
 
     @abc.abstractmethod
     def cdf(self, x: np.ndarray) -> np.ndarray:
@@ -86,6 +93,10 @@ class Constant(Distribution):
     def support(self) -> tuple[float, float]:
         return (self.value, self.value)
 
+    @property
+    def atoms(self) -> tuple[float, ...]:
+        return (self.value,)
+
     def cdf(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(np.asarray(x) >= self.value, dtype=float)
 
@@ -93,6 +104,53 @@ class Constant(Distribution):
         self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
     ) -> Array:
         return nx.ops.full(shape, self.value, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Bernoulli(Distribution):
+    """A mask: `scale` with probability `keep`, else 0.
+
+    Variance ``scale**2 keep (1 - keep)``, kurtosis ``1 / (keep (1 - keep)) - 3``. Dropout that
+    keeps the mean multiplies by ``Bernoulli(keep, 1 / keep)`` (Srivastava et al. 2014, section 10).
+    """
+
+    keep: float
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < checks.finite("keep", self.keep) < 1:
+            raise InvalidArgument(
+                f"keep must be a probability above 0 and below 1; received {self.keep:g}; "
+                "for 0 or 1 choose Constant"
+            )
+        if checks.finite("scale", self.scale) <= 0:
+            raise InvalidArgument(f"scale must be above 0; received {self.scale:g}")
+
+    @property
+    def moments(self) -> tuple[float, float, float]:
+        mixed = self.keep * (1 - self.keep)
+        return (self.scale * self.keep, self.scale**2 * mixed, 1 / mixed - 3)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return (0.0, self.scale)
+
+    @property
+    def atoms(self) -> tuple[float, ...]:
+        return (0.0, self.scale)
+
+    def cdf(self, x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x, dtype=float)
+        return np.asarray(np.where(x < 0, 0.0, np.where(x < self.scale, 1 - self.keep, 1.0)))
+
+    def draw(
+        self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
+    ) -> Array:
+        # in float32 at least: a uniform in half precision has too few values for a probability
+        working = "float64" if dtype == "float64" else "float32"
+        kept = stream.uniform(shape, dtype=working) < self.keep
+        values = (nx.ops.full(shape, value, dtype=dtype) for value in (self.scale, 0.0))
+        return nx.ops.where(kept, *values)
 
 
 @dataclass(frozen=True)
@@ -192,3 +250,30 @@ class TruncatedNormal(Distribution):
         self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
     ) -> Array:
         return stream.truncated_normal(shape, mean=self.mean, std=self.std, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A matrix with ``ceil(fraction * rows)`` zeros in each column, its other entries of `law`.
+
+    The zeros' rows are drawn at random, so that each unit has the same number of connections
+    (Martens 2010, Deep learning via Hessian-free optimization, section 5; the count is that of
+    `torch.nn.init.sparse_`). Entries of one column are dependent: hence no `Distribution`.
+    """
+
+    fraction: float
+    law: Distribution
+
+    def __post_init__(self) -> None:
+        if not 0 < checks.finite("fraction", self.fraction) < 1:
+            raise InvalidArgument(
+                f"fraction must lie between 0 and 1, exclusive; received {self.fraction:g}"
+            )
+        if not isinstance(self.law, Distribution) or self.law.atoms:
+            raise InvalidArgument(
+                f"the other entries need a continuous law, such as Normal; received {self.law!r}"
+            )
+
+    def zeros(self, rows: int) -> int:
+        """Return the number of zeros in a column of that many rows."""
+        return math.ceil(self.fraction * rows)

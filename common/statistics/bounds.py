@@ -12,7 +12,7 @@ from collections.abc import Callable
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import Distribution, Normal
 
-__all__ = ["Limits", "bernstein", "dkw", "fair_coin", "moment", "required"]
+__all__ = ["Limits", "bernstein", "dkw", "fair_coin", "moment", "proportion", "required"]
 
 Limits = tuple[float, float]
 
@@ -66,10 +66,23 @@ def _normal_moment(power: int, count: int, rate: float) -> Limits:
 
 def fair_coin(count: int, rate: float) -> Limits:
     """Return limits of the fraction of heads in n fair, independent tosses; exact binomial."""
+    low, _ = proportion((0.5, 0.5), count, rate)
+    return low, (count - round(low * count)) / count  # as the fraction itself is rounded
+
+
+def proportion(probability: Limits, count: int, rate: float) -> Limits:
+    """Return limits of the fraction of hits in n independent trials; exact binomial.
+
+    The limits hold for every probability of a hit in the closed interval `probability`: they are
+    the lower one at its lower end and the upper one at its upper end; each side rate / 2.
+    """
     from scipy.stats import binom
 
-    low = float(binom.ppf(rate / 2, count, 0.5))  # smallest k with P(K <= k) >= rate / 2
-    return low / count, (count - low) / count  # as the fraction itself is rounded
+    least, most = (min(max(p, 0.0), 1.0) for p in probability)
+    # smallest k with P(K <= k) >= rate / 2, and the same of n - K
+    low = float(binom.ppf(rate / 2, count, least))
+    misses = float(binom.ppf(rate / 2, count, 1 - most))
+    return low / count, (count - misses) / count
 
 
 def required(caught: Callable[[int], bool]) -> int:

@@ -11,6 +11,7 @@ from isometry.common.statistics.tolerances import ulp_distance
 
 def within_ulp(observed: np.ndarray, exact: np.ndarray, dtype: str, budget: float) -> None:
     """Assert that every observed value is within `budget` ULP of the exact one."""
+    assert np.shape(observed) == np.shape(exact)
     distance = ulp_distance(observed, exact, dtype)
     worst = np.unravel_index(np.argmax(distance), distance.shape) if distance.size else ()
     assert np.all(distance <= budget), (

@@ -10,20 +10,31 @@ framework that cannot be imported ends the run with an error.
 
 from __future__ import annotations
 
+import argparse
+import json
+import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from isometry.common import registry
-from isometry.common.contract import Backend
-from isometry.common.errors import IsometryError
+from isometry.common import checks, conformity, registry
+from isometry.common.contract import CAPABILITIES, Backend
+from isometry.common.errors import BackendNotInstalled, InvalidArgument, IsometryError
 from isometry.common.statistics.verdicts import Verdict
+from isometry.conformance import SPEC_VERSION
 
 AXES = ("nx", "mode", "dtype", "full_dtype")
 BACKENDS = pytest.StashKey[tuple[type[Backend], ...]]()
 INSTANCES = pytest.StashKey[dict[type[Backend], Backend]]()
+EXPECTED = pytest.StashKey[dict[str, str]]()
+
+# what tells within seconds whether an adapter is wired at all
+SMOKE = ("identity.", "arrays.", "activations.hard-points", "streams.determinism")
+SECOND_ORDER = ("differentiation.jvp", "differentiation.hvp")
+GRADIENTS = ("differentiation.", "activations.autodiff", "activations.native")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,6 +53,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="ID",
         help="judge only this clause; repeat or use commas",
     )
+    group.addoption(
+        "--profile",
+        action="append",
+        default=[],
+        metavar="P",
+        help=f"judge only these: {', '.join(conformity.PROFILES)}; repeat or use commas",
+    )
+    group.addoption("--smoke", action="store_true", help="judge only what is quick")
+    group.addoption(
+        "--expect", type=Path, metavar="FILE.toml", help="clauses expected to fail, with reasons"
+    )
+    group.addoption("--report", type=Path, metavar="FILE.json", help="record every verdict")
+    # for `isometry conform`: events as they happen; one that exists is continued
+    group.addoption("--journal", type=Path, help=argparse.SUPPRESS)
 
 
 def _listed(config: pytest.Config, option: str) -> list[str]:
@@ -54,11 +79,42 @@ def pytest_configure(config: pytest.Config) -> None:
         "clause(id, *, source, false_alarm=0.0): the requirement that a test judges, where it "
         "comes from, and the most false alarm that one run of it may spend",
     )
+    config.stash[INSTANCES] = {}
+    recorder = _Recorder(config)
     try:
         config.stash[BACKENDS] = tuple(registry.find(n) for n in _listed(config, "--backend"))
+        config.stash[EXPECTED] = _expected(config.getoption("--expect"))
+        for name in _listed(config, "--profile"):
+            checks.choice("profile", name, conformity.PROFILES)
+        if recorder.wanted and len(config.stash[BACKENDS]) != 1:
+            raise InvalidArgument("--report and --journal need exactly one --backend")
     except IsometryError as error:
+        recorder.refuse(error)
         raise pytest.UsageError(str(error)) from error
-    config.stash[INSTANCES] = {}
+    if recorder.wanted:
+        config.pluginmanager.register(recorder, "isometry-recorder")
+
+
+def _expected(path: Path | None) -> dict[str, str]:
+    """Return clause -> reason of a file whose tables, named for clauses, have reason and link."""
+    if path is None:
+        return {}
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"cannot read --expect {path}: {error}") from error
+    for clause, table in tables.items():
+        entry = table if isinstance(table, dict) else {}
+        texts = all(isinstance(text, str) and text.strip() for text in entry.values())
+        if not ({"reason"} <= entry.keys() <= {"reason", "link"} and texts):
+            raise InvalidArgument(
+                f"{path}: clause {clause!r} must be a table with the text reason, and if wanted "
+                f'link, such as ["activations.exact"]; received {table!r}'
+            )
+    return {
+        clause: " ".join(filter(None, (table["reason"], table.get("link"))))
+        for clause, table in tables.items()
+    }
 
 
 # --- backend x mode x dtype ---------------------------------------------------------------------
@@ -138,22 +194,64 @@ def _clause(item: pytest.Item) -> pytest.Mark | None:
     return mark
 
 
+def _profile(item: pytest.Item, clause: str) -> str:
+    """Return the profile of a combination of clause and parameters."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if params.get("mode") == "compiled" or clause.startswith("compiled."):
+        return "compiled"
+    if params.get("dtype") in ("float16", "bfloat16"):
+        return "half"
+    if clause.startswith(SECOND_ORDER):
+        return "second-order"
+    if clause.startswith(GRADIENTS) or clause.endswith("-gradient"):
+        return "gradients"
+    return "core"
+
+
+def _supports(cls: type[Backend], clause: str, profile: str) -> bool:
+    """Whether the backend declares what a clause is about; if not, its test judges the refusal."""
+    if profile == "second-order":
+        return ("hvp" if clause.startswith("differentiation.hvp") else "jvp") in cls.capabilities
+    return profile != "compiled" or "compiled" in cls.capabilities
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    clauses = {item: mark.args[0] for item in items if (mark := _clause(item))}
     wanted = set(_listed(config, "--clause"))
-    clauses = {item: mark for item in items if (mark := _clause(item))}
-    unknown = wanted - {mark.args[0] for mark in clauses.values()}
-    if unknown:
+    if unknown := wanted - set(clauses.values()):
         raise pytest.UsageError(f"no clause is called {', '.join(sorted(unknown))}")
-    for item, mark in clauses.items():
-        item.user_properties.append(("clause", mark.args[0]))
+    if unknown := config.stash[EXPECTED].keys() - set(clauses.values()):
+        text = f"--expect names what is no clause: {', '.join(sorted(unknown))}"
+        if recorder := config.pluginmanager.get_plugin("isometry-recorder"):
+            recorder.refuse(InvalidArgument(text))
+        raise pytest.UsageError(text)
+    for item, clause in clauses.items():
+        item.user_properties.append(("clause", clause))
         item.add_marker(pytest.mark.filterwarnings("error"))  # also where no pyproject says so
         params = item.callspec.params if hasattr(item, "callspec") else {}
-        reason = params["nx"].expected_failures.get(mark.args[0]) if "nx" in params else None
+        declared = params["nx"].expected_failures if "nx" in params else {}
+        reason = config.stash[EXPECTED].get(clause) or declared.get(clause)
         if reason is not None:
             item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
-    if wanted:
-        kept = [i for i in items if i not in clauses or clauses[i].args[0] in wanted]
-        config.hook.pytest_deselected(items=[i for i in items if i not in kept])
+    profiles = set(_listed(config, "--profile"))
+    kept = [
+        item
+        for item in items
+        if item not in clauses
+        or (
+            (not wanted or clauses[item] in wanted)
+            and (not profiles or _profile(item, clauses[item]) in profiles)
+            and (not config.getoption("--smoke") or clauses[item].startswith(SMOKE))
+        )
+    ]
+    _keep(config, items, kept)
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], kept: list[pytest.Item]) -> None:
+    chosen = set(kept)
+    if dropped := [item for item in items if item not in chosen]:
+        config.hook.pytest_deselected(items=dropped)
         items[:] = kept
 
 
@@ -166,8 +264,122 @@ def judge(request: pytest.FixtureRequest) -> Iterator[Callable[[Verdict], None]]
 
     def judge(verdict: Verdict) -> None:
         spent.append(verdict.false_alarm)
+        request.node.user_properties.append(("statistic", asdict(verdict)))
         assert sum(spent) <= declared * (1 + 1e-9), "more false alarm than the clause declares"
         assert verdict.passed, str(verdict)
 
     yield judge
     request.node.user_properties.append(("false_alarm", sum(spent)))
+
+
+# --- recording ----------------------------------------------------------------------------------
+
+
+class _Recorder:
+    """Writes down what is planned, what starts and what ended, for a report of the run."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.path: Path | None = config.getoption("--report")
+        self.journal: Path | None = config.getoption("--journal")
+        self.events: list[dict[str, Any]] = []
+        self.found: dict[str, dict[str, Any]] = {}
+        self.unsupported: set[str] = set()
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self.path or self.journal)
+
+    def refuse(self, error: IsometryError) -> None:
+        absent = isinstance(error, BackendNotInstalled)
+        self._tell({"refused": str(error), "absent": absent})
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        if self.journal:
+            with self.journal.open("a") as file:  # closed, so that a crash loses nothing
+                file.write(conformity.dumps(event) + "\n")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Plan; in a journal that exists, go on after the clauses that ended or crashed."""
+        clauses = {item: mark.args[0] for item in items if (mark := _clause(item))}
+        cls = self.config.stash[BACKENDS][0]
+        profiles = {item: _profile(item, clause) for item, clause in clauses.items()}
+        self.unsupported = {
+            item.nodeid for item, c in clauses.items() if not _supports(cls, c, profiles[item])
+        }
+        if self.journal and self.journal.exists():
+            self.events = [json.loads(line) for line in self.journal.read_text().splitlines()]
+            ended = {e["end"]: e["found"]["verdict"] for e in self.events if "end" in e}
+            lost = {clauses[i] for i in clauses if ended.get(i.nodeid) == "crashed"}
+            kept = [i for i in items if i.nodeid not in ended and clauses.get(i) not in lost]
+            _keep(self.config, items, kept)
+            return
+        planned = [
+            {
+                "clause": clause,
+                "test": item.nodeid,
+                "profile": profiles[item],
+                "source": item.get_closest_marker("clause").kwargs["source"],
+            }
+            for item, clause in clauses.items()
+        ]
+        judged = set(profiles.values()) - self._undeclared(profiles)
+        about = {
+            "backend": cls.name,
+            "framework": cls.framework,
+            "framework_version": self._version(cls),
+            "spec_version": SPEC_VERSION,
+            "profiles": [p for p in conformity.PROFILES if p in judged],
+            "smoke": self.config.getoption("--smoke"),
+            "unsupported": [c for c in CAPABILITIES if c not in cls.capabilities],
+        }
+        self._tell({"about": about, "planned": planned})
+
+    def _undeclared(self, profiles: dict[pytest.Item, str]) -> set[str]:
+        """Return the profiles of which the backend supports nothing."""
+        supported = {p for item, p in profiles.items() if item.nodeid not in self.unsupported}
+        return set(profiles.values()) - supported
+
+    def _version(self, cls: type[Backend]) -> str:
+        try:
+            return self.config.stash[INSTANCES].setdefault(cls, cls()).version
+        except Exception:  # every clause will fail with it, and say why
+            return "unknown"
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.found[nodeid] = {"verdict": "not run", "duration": 0.0, "reason": ""}
+        self._tell({"start": nodeid})
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        found = self.found[report.nodeid]
+        found["duration"] += report.duration
+        if report.when == "teardown":  # when everything is said
+            properties = report.user_properties
+            found["statistics"] = [value for name, value in properties if name == "statistic"]
+            found["false_alarm"] = sum(v for name, v in properties if name == "false_alarm")
+        expected = getattr(report, "wasxfail", None)
+        if expected is not None and report.skipped:
+            found |= {"verdict": "expected failure", "reason": expected}
+        elif report.failed and report.longreprtext.startswith("[XPASS(strict)]"):
+            found |= {"verdict": "unexpected pass", "reason": report.longreprtext}
+        elif report.failed:
+            found |= {"verdict": "fail", "reason": _reason(report)}
+        elif report.when == "call" and report.passed:
+            right = "unsupported" if report.nodeid in self.unsupported else "pass"
+            found["verdict"] = right
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._tell({"end": nodeid, "found": self.found[nodeid]})
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        report = conformity.assemble(self.events)
+        if self.path and report:
+            conformity.save(report, self.path)
+
+
+def _reason(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return crash.message if crash else report.longreprtext

@@ -1,0 +1,153 @@
+"""``isometry conform``, as a user meets it: real processes, right, wrong and crashing backends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+CLAUSE = "activations.exact"
+
+
+def conform(*args, **environment):
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "isometry", "conform", *map(str, args)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def verdicts(folder, clause=None):
+    rows = json.loads((folder / "report.json").read_text())["judgements"]
+    return {row["verdict"] for row in rows if clause in (None, row["clause"])}
+
+
+def expected(tmp_path, clause):
+    path = tmp_path / "expect.toml"
+    path.write_text(f'["{clause}"]\nreason = "known"\nlink = "https://example.org/1"\n')
+    return path
+
+
+def test_right_backend_conforms(tmp_path):
+    found = conform("numpy", "-o", tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "conformant: core, gradients, second-order, half" in found.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["conformant"] == ["core", "gradients", "second-order", "half"]
+    assert verdicts(tmp_path) == {"pass", "unsupported"}
+    assert verdicts(tmp_path, "compiled.equals-eager") == {"unsupported"}
+    law = next(r for r in report["judgements"] if r["statistics"])
+    assert law["statistics"][0]["count"] > 0
+    assert law["false_alarm"] == sum(s["false_alarm"] for s in law["statistics"]) > 0
+    suite = next(ElementTree.parse(tmp_path / "junit.xml").getroot().iter("testsuite"))
+    assert int(suite.get("tests")) == len(report["judgements"])
+    assert json.loads((tmp_path / "badge.json").read_text())["color"] == "brightgreen"
+    assert "**conformant: core" in (tmp_path / "summary.md").read_text()
+
+
+def test_smoke_claims_nothing(tmp_path):
+    found = conform("numpy", "--smoke", "-o", tmp_path)
+    assert found.returncode == 0, found.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {r["group"] for r in report["judgements"]} == {
+        "activations",
+        "arrays",
+        "identity",
+        "streams",
+    }
+    assert report["conformant"] == []
+
+
+def test_profile_judges_no_other(tmp_path):
+    assert conform("numpy", "--profile", "second-order", "-o", tmp_path).returncode == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {r["profile"] for r in report["judgements"]} == {"second-order"}
+
+
+def test_wrong_backend_fails_by_name(tmp_path):
+    found = conform("misbehaving:Wrong", "--profile", "core", "-o", tmp_path)
+    assert found.returncode == 1, found.stderr
+    assert "fail" in verdicts(tmp_path, CLAUSE)
+    assert "fail: " in found.stdout
+    assert json.loads((tmp_path / "badge.json").read_text())["color"] == "red"
+
+
+def test_crash_is_a_verdict_and_the_rest_is_judged(tmp_path):
+    found = conform("misbehaving:Crashes", "--smoke", "-o", tmp_path)
+    assert found.returncode == 1, found.stderr
+    rows = json.loads((tmp_path / "report.json").read_text())["judgements"]
+    crashed = [r for r in rows if r["verdict"] == "crashed"]
+    assert crashed
+    assert all("SIGSEGV" in r["reason"] for r in crashed)
+    assert verdicts(tmp_path, "streams.determinism") == {"pass"}
+
+
+def test_expected_failure_must_fail(tmp_path):
+    expect = expected(tmp_path, "identity.declarations")
+    found = conform("numpy", "--smoke", "--expect", expect, "-o", tmp_path / "out")
+    assert found.returncode == 1, found.stderr
+    assert verdicts(tmp_path / "out", "identity.declarations") == {"unexpected pass"}
+
+
+def test_expected_failure_that_fails_is_no_error(tmp_path):
+    expect = expected(tmp_path, "identity.declarations")
+    found = conform("misbehaving:Nameless", "--smoke", "--expect", expect, "-o", tmp_path / "out")
+    assert found.returncode == 0, found.stdout
+    assert verdicts(tmp_path / "out", "identity.declarations") == {"expected failure"}
+    assert json.loads((tmp_path / "out" / "badge.json").read_text())["color"] == "yellow"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('["no.such"]\nreason = "x"\n', "no clause: no.such"),
+        ('["arrays.copies"]\nlink = "x"\n', "must be a table with the text reason"),
+        ("[", "cannot read --expect"),
+    ],
+)
+def test_wrong_expectations_exit_2(tmp_path, text, message):
+    expect = tmp_path / "expect.toml"
+    expect.write_text(text)
+    found = conform("numpy", "--smoke", "--expect", expect, "-o", tmp_path / "out")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert message in found.stderr
+
+
+def test_usage_and_missing_extra(tmp_path):
+    assert conform("nunpy", "-o", tmp_path / "out").returncode == 2
+    assert conform("numpy", "--profile", "cor", "-o", tmp_path / "out").returncode == 2
+    assert not (tmp_path / "out").exists()
+    # a Python whose search path has all but pytest: found by no finder
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, importlib.machinery as m\n"
+        "find = m.PathFinder.find_spec\n"
+        "m.PathFinder.find_spec = classmethod("
+        "lambda c, n, *a: None if n == 'pytest' else find(n, *a))\n"
+    )
+    found = conform("numpy", "-o", tmp_path / "out", PYTHONPATH=str(tmp_path))
+    assert found.returncode == 3
+    assert 'pip install "isometry[test]"' in found.stderr
+
+
+def test_interrupt_exits_130(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "isometry", "conform", "misbehaving:Hangs", "-o", tmp_path],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parent),
+            "PIDS": str(tmp_path / "pids"),
+        },
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=8)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
