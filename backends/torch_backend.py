@@ -43,13 +43,12 @@ def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
 
 @_in_float32
 def sigmoid_gradient(x: Array) -> Array:
+    # y (1 - y) as y - y**2 of y = sigmoid(-|x|), which is at most 1/2: nothing cancels
     if x.requires_grad and torch.is_grad_enabled():  # autograd needs what in-place would overwrite
-        e = torch.exp(-torch.abs(x))
-        return e / (1 + e * (2 + e))
-    e = torch.copysign(x, -1.0).exp_()  # exp(-|x|), one pass less than abs and neg
-    denominator = e + 2
-    torch.addcmul(x.new_ones(()), e, denominator, out=denominator)  # (1 + e)**2
-    return e.div_(denominator)
+        y = torch.sigmoid(-torch.abs(x))
+        return y - y * y
+    y = torch.copysign(x, -1.0).sigmoid_()
+    return torch.addcmul(y, y, y, value=-1, out=y)
 
 
 @_in_float32

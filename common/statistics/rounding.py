@@ -62,15 +62,15 @@ def factorization(rows: int, columns: int, dtype: str) -> float:
 
 
 def orthogonality(rows: int, columns: int, dtype: str) -> float:
-    """Return the largest entry of ``|Q^T Q - I|`` after a Householder QR, ``max(m, n) eps``.
+    """Return the largest entry of ``|Q^T Q - I|`` after a QR: `factorization` in the working dtype.
 
-    Theorem 19.4 has ``c m n**(3/2) u`` in the Frobenius norm; errors of a random matrix's
-    reflections do not all point the same way. In half precisions the rounding of Q's own entries
-    is added: by Cauchy-Schwarz, ``|row| |error of row| <= eps`` for unit rows.
+    Not ``max(m, n) eps``: of 3,000 right 4x4 matrices in float64 one reached 6 eps. In half
+    precisions the rounding of Q's own entries is added: by Cauchy-Schwarz,
+    ``|row| |error of row| <= eps`` for unit rows.
     """
     working = "float64" if dtype == "float64" else "float32"
     rounded = 0.0 if dtype == working else _eps(dtype)
-    return max(rows, columns) * _eps(working) + rounded
+    return factorization(rows, columns, working) + rounded
 
 
 # --- normalization ------------------------------------------------------------------------------
