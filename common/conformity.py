@@ -50,8 +50,8 @@ class Judgement:
 
     Attributes
     ----------
-    clause, test : str
-        Identifier of the clause, and of the test that judges this combination.
+    clause, number, test : str
+        Identifier and number of the clause, and the test that judges this combination.
     profile : str
         One of `PROFILES`.
     source : str
@@ -69,6 +69,7 @@ class Judgement:
     """
 
     clause: str
+    number: str
     test: str
     profile: str
     source: str
@@ -91,6 +92,8 @@ class Report:
     Attributes
     ----------
     backend, framework, framework_version, spec_version : str
+    seed : int
+        Which set of seeds the suite drew from.
     profiles : sequence of str
         Those judged.
     smoke : bool
@@ -104,6 +107,7 @@ class Report:
     framework: str
     framework_version: str
     spec_version: str
+    seed: int
     profiles: Sequence[str]
     smoke: bool
     unsupported: Sequence[str]

@@ -8,13 +8,19 @@ so that one set of clauses measures all of them, and know nothing of what will b
 ============== ============================================== =====================================
 kind           call                                           gives
 ============== ============================================== =====================================
-initializer    ``f(shape, seed=0, dtype="float32")``           weight of `shape`, in `Library.layout`
+initializer    ``f(shape, seed=0, dtype="float32")``           weight of `shape`, in the own layout
 layer          ``f(seed=0)``                                   path -> array, of a fresh layer
 gradient       ``f(x)``                                        derivative at x, by its own autodiff
 batch_norm     ``f(x, steps=1)``                               `BatchNormed`, of x (batch, channels)
 norm           ``f(x)``                                        x (batch, channels), normalized
 clipping       ``f(gradients, limit)``                         the list of arrays, clipped
 ============== ============================================== =====================================
+
+The paths of a layer are ``role/own name``: the role is ``weight`` or ``bias``, in an LSTM ``input``
+(of x), ``recurrent`` (of the state) or ``bias``; the name is the library's, as in
+``recurrent/weight_hh_l0``. A role may have several arrays, such as one for each gate. Sizes:
+``dense`` 512 -> 256, ``conv2d`` 64 -> 128 channels by 3 x 3, ``embedding`` 1000 x 512 (in every
+library of that shape), ``lstm`` 256 -> 256.
 """
 
 from __future__ import annotations

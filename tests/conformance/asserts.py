@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,3 +41,15 @@ def same_bits(observed: np.ndarray, expected: np.ndarray) -> None:
     differ = (observed != expected) | (np.signbit(observed) != np.signbit(expected))
     count = np.count_nonzero(differ & ~nan)
     assert count == 0, f"{count} of {expected.size} values differ"
+
+
+def same_signature(observed: Callable[..., Any], expected: Callable[..., Any]) -> None:
+    """Assert equal names, kinds and defaults of the parameters."""
+    ours, theirs = (
+        [
+            (p.name, p.kind, p.default)
+            for p in inspect.signature(inspect.unwrap(f)).parameters.values()
+        ]
+        for f in (observed, expected)
+    )
+    assert ours == theirs

@@ -2,7 +2,7 @@
 
 ``pytest -p isometry.conformance.plugin --pyargs isometry.conformance --backend torch``
 
-A test is a clause of the specification: ``@pytest.mark.clause(id, source=..., false_alarm=...)``.
+A test judges a clause of the specification: ``@pytest.mark.clause(id)``.
 It asks for the fixtures `nx`, `mode`, `dtype` (every dtype) or `full_dtype` (float32, float64)
 and is run once for each combination that the backend declares. Nothing is ever skipped: a
 framework that cannot be imported ends the run with an error.
@@ -24,17 +24,16 @@ from isometry.common import checks, conformity, registry
 from isometry.common.contract import CAPABILITIES, Backend
 from isometry.common.errors import BackendNotInstalled, InvalidArgument, IsometryError
 from isometry.common.statistics.verdicts import Verdict
-from isometry.conformance import SPEC_VERSION
+from isometry.common.streams import MAX_SEED
+from isometry.conformance import specification
+from isometry.conformance.specification import Clause
 
 AXES = ("nx", "mode", "dtype", "full_dtype")
 BACKENDS = pytest.StashKey[tuple[type[Backend], ...]]()
 INSTANCES = pytest.StashKey[dict[type[Backend], Backend]]()
 EXPECTED = pytest.StashKey[dict[str, str]]()
 
-# what tells within seconds whether an adapter is wired at all
-SMOKE = ("identity.", "arrays.", "activations.hard-points", "streams.determinism")
-SECOND_ORDER = ("differentiation.jvp", "differentiation.hvp")
-GRADIENTS = ("differentiation.", "activations.autodiff", "activations.native")
+SEEDS = 1000  # of one run: number k of the run n is seed k + 1000 n
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,6 +63,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--expect", type=Path, metavar="FILE.toml", help="clauses expected to fail, with reasons"
     )
+    group.addoption(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw everything anew: the Nth set of seeds",
+    )
     group.addoption("--report", type=Path, metavar="FILE.json", help="record every verdict")
     # for `isometry conform`: events as they happen; one that exists is continued
     group.addoption("--journal", type=Path, help=argparse.SUPPRESS)
@@ -76,8 +82,7 @@ def _listed(config: pytest.Config, option: str) -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "clause(id, *, source, false_alarm=0.0): the requirement that a test judges, where it "
-        "comes from, and the most false alarm that one run of it may spend",
+        "clause(id): the requirement of the specification that a test judges",
     )
     config.stash[INSTANCES] = {}
     recorder = _Recorder(config)
@@ -177,6 +182,13 @@ def full_dtype(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def seed(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """Seed number k (below 1000) of this run: k itself, unless ``--seed`` asks for others."""
+    run: int = request.config.getoption("--seed")
+    return lambda k: (k + SEEDS * run) % MAX_SEED
+
+
+@pytest.fixture
 def prepare(nx: Backend, mode: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A function as the mode runs it: compiled by the framework, or as it is."""
     return nx.compile if mode == "compiled" else lambda f: f
@@ -185,67 +197,82 @@ def prepare(nx: Backend, mode: str) -> Callable[[Callable[..., Any]], Callable[.
 # --- clauses ------------------------------------------------------------------------------------
 
 
-def _clause(item: pytest.Item) -> pytest.Mark | None:
+def _clause(item: pytest.Item) -> Clause | None:
     if Path(item.path).parent != Path(__file__).parent:
         return None
     mark = item.get_closest_marker("clause")
-    if mark is None or not mark.args or not mark.kwargs.get("source"):
-        raise pytest.UsageError(f"{item.nodeid} states no clause id and source")
-    return mark
+    found = specification.clauses().get(mark.args[0]) if mark else None
+    if found is None:
+        raise pytest.UsageError(f"{item.nodeid} names no clause of the specification")
+    return found
 
 
-def _profile(item: pytest.Item, clause: str) -> str:
+def _params(item: pytest.Item) -> dict[str, Any]:
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+def _profile(item: pytest.Item, clause: Clause) -> str:
     """Return the profile of a combination of clause and parameters."""
-    params = item.callspec.params if hasattr(item, "callspec") else {}
-    if params.get("mode") == "compiled" or clause.startswith("compiled."):
+    params = _params(item)
+    if params.get("mode") == "compiled":
         return "compiled"
-    if params.get("dtype") in ("float16", "bfloat16"):
-        return "half"
-    if clause.startswith(SECOND_ORDER):
-        return "second-order"
-    if clause.startswith(GRADIENTS) or clause.endswith("-gradient"):
-        return "gradients"
-    return "core"
+    return "half" if params.get("dtype") in ("float16", "bfloat16") else clause.profile
 
 
-def _supports(cls: type[Backend], clause: str, profile: str) -> bool:
+def _supports(cls: type[Backend], clause: Clause, profile: str) -> bool:
     """Whether the backend declares what a clause is about; if not, its test judges the refusal."""
     if profile == "second-order":
-        return ("hvp" if clause.startswith("differentiation.hvp") else "jvp") in cls.capabilities
+        return ("hvp" if clause.id.endswith(".hvp") else "jvp") in cls.capabilities
     return profile != "compiled" or "compiled" in cls.capabilities
+
+
+def _matches(key: str, item: pytest.Item, clause: Clause) -> bool:
+    """Whether ``clause`` or ``clause[float16,sigmoid]`` names this combination."""
+    name, _, cases = key.removesuffix("]").partition("[")
+    case = f"-{item.callspec.id}-" if hasattr(item, "callspec") else ""
+    return name == clause.id and all(f"-{c.strip()}-" in case for c in cases.split(",") if c)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    clauses = {item: mark.args[0] for item in items if (mark := _clause(item))}
+    clauses = {item: clause for item in items if (clause := _clause(item))}
     wanted = set(_listed(config, "--clause"))
-    if unknown := wanted - set(clauses.values()):
+    if unknown := wanted - specification.clauses().keys():
         raise pytest.UsageError(f"no clause is called {', '.join(sorted(unknown))}")
-    if unknown := config.stash[EXPECTED].keys() - set(clauses.values()):
-        text = f"--expect names what is no clause: {', '.join(sorted(unknown))}"
-        if recorder := config.pluginmanager.get_plugin("isometry-recorder"):
-            recorder.refuse(InvalidArgument(text))
-        raise pytest.UsageError(text)
-    for item, clause in clauses.items():
-        item.user_properties.append(("clause", clause))
-        item.add_marker(pytest.mark.filterwarnings("error"))  # also where no pyproject says so
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        declared = params["nx"].expected_failures if "nx" in params else {}
-        reason = config.stash[EXPECTED].get(clause) or declared.get(clause)
-        if reason is not None:
-            item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+    _expect(config, clauses)
     profiles = set(_listed(config, "--profile"))
     kept = [
         item
         for item in items
-        if item not in clauses
+        if (clause := clauses.get(item)) is None
         or (
-            (not wanted or clauses[item] in wanted)
-            and (not profiles or _profile(item, clauses[item]) in profiles)
-            and (not config.getoption("--smoke") or clauses[item].startswith(SMOKE))
+            (not wanted or clause.id in wanted)
+            and (not profiles or _profile(item, clause) in profiles)
+            and (not config.getoption("--smoke") or clause.smoke)
         )
     ]
+    for item, clause in clauses.items():
+        item.user_properties.append(("clause", clause.id))
+        item.add_marker(pytest.mark.filterwarnings("error"))  # also where no pyproject says so
     _keep(config, items, kept)
+
+
+def _expect(config: pytest.Config, clauses: dict[pytest.Item, Clause]) -> None:
+    """Mark what is expected to fail, by the file or by the adapter; it then must."""
+    given = config.stash[EXPECTED]
+    used = set()
+    for item, clause in clauses.items():
+        cls = _params(item).get("nx")
+        declared = cls.expected_failures if cls else {}
+        for key, reason in {**declared, **given}.items():
+            if _matches(key, item, clause):
+                used.add(key)
+                item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+    if clauses and (unknown := given.keys() - used):
+        text = f"--expect names what no clause is called: {', '.join(sorted(unknown))}"
+        if recorder := config.pluginmanager.get_plugin("isometry-recorder"):
+            recorder.refuse(InvalidArgument(text))
+        raise pytest.UsageError(text)
 
 
 def _keep(config: pytest.Config, items: list[pytest.Item], kept: list[pytest.Item]) -> None:
@@ -258,8 +285,8 @@ def _keep(config: pytest.Config, items: list[pytest.Item], kept: list[pytest.Ite
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Iterator[Callable[[Verdict], None]]:
     """Assert a verdict, and that a clause spends no more false alarm than it declares."""
-    mark = _clause(request.node)
-    declared = mark.kwargs.get("false_alarm", 0.0) if mark else 0.0
+    clause = _clause(request.node)
+    declared = clause.false_alarm if clause else 0.0
     spent: list[float] = []
 
     def judge(verdict: Verdict) -> None:
@@ -303,7 +330,7 @@ class _Recorder:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Plan; in a journal that exists, go on after the clauses that ended or crashed."""
-        clauses = {item: mark.args[0] for item in items if (mark := _clause(item))}
+        clauses = {item: clause for item in items if (clause := _clause(item))}
         cls = self.config.stash[BACKENDS][0]
         profiles = {item: _profile(item, clause) for item, clause in clauses.items()}
         self.unsupported = {
@@ -318,10 +345,11 @@ class _Recorder:
             return
         planned = [
             {
-                "clause": clause,
+                "clause": clause.id,
+                "number": clause.number,
                 "test": item.nodeid,
                 "profile": profiles[item],
-                "source": item.get_closest_marker("clause").kwargs["source"],
+                "source": clause.source,
             }
             for item, clause in clauses.items()
         ]
@@ -330,7 +358,8 @@ class _Recorder:
             "backend": cls.name,
             "framework": cls.framework,
             "framework_version": self._version(cls),
-            "spec_version": SPEC_VERSION,
+            "spec_version": specification.VERSION,
+            "seed": self.config.getoption("--seed"),
             "profiles": [p for p in conformity.PROFILES if p in judged],
             "smoke": self.config.getoption("--smoke"),
             "unsupported": [c for c in CAPABILITIES if c not in cls.capabilities],

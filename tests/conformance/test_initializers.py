@@ -13,7 +13,6 @@ from isometry.common.laws.fans import LAYOUTS
 from isometry.common.laws.initializers import INITIALIZERS, Orthogonal, VarianceScaling
 from isometry.common.portable import PortableStream
 from isometry.common.statistics import rounding, verdicts
-from isometry.common.statistics.verdicts import FALSE_ALARM
 from isometry.conformance import asserts
 
 SCALED = [name for name in INITIALIZERS if "_" in name]
@@ -35,7 +34,7 @@ def _weights():
     ]
 
 
-@pytest.mark.clause("initializers.resolved", source="common/laws/initializers.py, table")
+@pytest.mark.clause("initializers.resolved")
 @pytest.mark.parametrize("kind", ["dense", "convolution"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", SCALED)
@@ -55,14 +54,10 @@ def test_resolved_law_is_the_papers(name, kind, layout):
     assert law.moments[0] == 0
 
 
-@pytest.mark.clause(
-    "initializers.law",
-    source="common/laws/initializers.py: distribution, gain, fan rule and layout",
-    false_alarm=3 * FALSE_ALARM,
-)
+@pytest.mark.clause("initializers.law")
 @pytest.mark.parametrize(("name", "shape", "layout"), _weights())
-def test_native_weight_has_its_law(nx, name, shape, layout, judge):
-    weight = nx.initialize(name, shape, nx.stream(1), layout=layout)
+def test_native_weight_has_its_law(nx, name, shape, layout, seed, judge):
+    weight = nx.initialize(name, shape, nx.stream(seed(1)), layout=layout)
     assert nx.dtype_of(weight) == "float32"
     sample = nx.to_numpy(weight)
     assert sample.shape == shape
@@ -81,14 +76,10 @@ GIVEN = {
 }
 
 
-@pytest.mark.clause(
-    "initializers.given-law",
-    source="contract.Backend.initialize: a law instead of a name, in every dtype",
-    false_alarm=2 * FALSE_ALARM,
-)
+@pytest.mark.clause("initializers.given-law")
 @pytest.mark.parametrize("name", GIVEN)
-def test_native_weight_has_a_given_law(nx, dtype, name, judge):
-    weight = nx.initialize(GIVEN[name], DENSE, nx.stream(2), dtype=dtype)
+def test_native_weight_has_a_given_law(nx, dtype, name, seed, judge):
+    weight = nx.initialize(GIVEN[name], DENSE, nx.stream(seed(2)), dtype=dtype)
     assert nx.dtype_of(weight) == dtype
     sample, law = nx.to_numpy(weight), GIVEN[name].resolve(DENSE, "out_in")
     judge(verdicts.spread(sample, law, detects=0.04, dtype=dtype))
@@ -96,7 +87,7 @@ def test_native_weight_has_a_given_law(nx, dtype, name, judge):
     judge(verdicts.support(sample, law, detects=1e-4, dtype=dtype))
 
 
-@pytest.mark.clause("initializers.constant", source="common/laws/initializers.py")
+@pytest.mark.clause("initializers.constant")
 @pytest.mark.parametrize(
     ("rule", "value"), [("zeros", 0), ("ones", 1), (Constant(0.5), 0.5)], ids=repr
 )
@@ -109,7 +100,7 @@ def test_constants(nx, dtype, rule, value):
 # --- orthogonal ---------------------------------------------------------------------------------
 
 
-@pytest.mark.clause("initializers.orthogonal", source="Saxe et al. 2014; Higham 2002, thm 19.4")
+@pytest.mark.clause("initializers.orthogonal")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("sizes", [(32, 32), (48, 20), (20, 48), (16, 4, 3, 3)], ids=str)
 def test_rows_or_columns_are_orthonormal(nx, dtype, layout, sizes):
@@ -124,14 +115,10 @@ def test_rows_or_columns_are_orthonormal(nx, dtype, layout, sizes):
     asserts.within(gram, np.eye(len(gram)), rounding.orthogonality(*w.shape, dtype))
 
 
-@pytest.mark.clause(
-    "initializers.haar",
-    source="Mezzadri 2007: q_11**2 ~ Beta(1/2, (n-1)/2); signs and det are fair coins",
-    false_alarm=4 * FALSE_ALARM,
-)
-def test_orthogonal_weights_have_haars_measure(nx, judge):
+@pytest.mark.clause("initializers.haar")
+def test_orthogonal_weights_have_haars_measure(nx, seed, judge):
     size, count = 3, 700
-    streams = nx.stream(4).split(count)
+    streams = nx.stream(seed(4)).split(count)
     q = np.stack([nx.to_numpy(nx.initialize("orthogonal", (size, size), s)) for s in streams])
     for index in ((0, 0), (2, 2)):
         judge(verdicts.signs(q[:, *index] > 0, detects=0.25))
@@ -143,7 +130,7 @@ def test_orthogonal_weights_have_haars_measure(nx, judge):
 # --- portable -----------------------------------------------------------------------------------
 
 
-@pytest.mark.clause("initializers.portable", source="common/portable.py: bit-identical everywhere")
+@pytest.mark.clause("initializers.portable")
 @pytest.mark.parametrize("name", SCALED)
 def test_portable_weights_are_numpys_bits(nx, full_dtype, name):
     law = INITIALIZERS[name].resolve((40, 30), "out_in")

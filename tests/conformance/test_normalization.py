@@ -39,7 +39,7 @@ def _within(observed, expected, bound, name):
     asserts.within(observed, expected, bound * max(1.0, np.abs(expected).max()))
 
 
-@pytest.mark.clause("normalization.batch", source="Ioffe and Szegedy 2015, algorithm 1")
+@pytest.mark.clause("normalization.batch")
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize(("shape", "axis"), BATCH_SHAPES, ids=str)
 def test_batch_norm_against_the_reference(nx, mode, full_dtype, prepare, shape, axis, training):
@@ -53,7 +53,7 @@ def test_batch_norm_against_the_reference(nx, mode, full_dtype, prepare, shape, 
         _within(nx.to_numpy(x), y, bound, name)
 
 
-@pytest.mark.clause("normalization.conventions", source="contract.Backend.batch_norm, momentum")
+@pytest.mark.clause("normalization.conventions")
 @pytest.mark.parametrize("running_variance", ["biased", "unbiased"])
 @pytest.mark.parametrize("momentum_weights", ["running", "batch"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
@@ -75,7 +75,7 @@ def test_conventions_of_running_statistics(
     _within(nx.to_numpy(variance), expected_variance, bound, "variance")
 
 
-@pytest.mark.clause("normalization.inference-statistics", source="contract.Backend.batch_norm")
+@pytest.mark.clause("normalization.inference-statistics")
 def test_inference_returns_the_statistics_as_given(nx, full_dtype):
     arguments = _batch_arguments((4, 3), 1, full_dtype)
     _, mean, variance = nx.batch_norm(*map(nx.asarray, arguments), training=False)
@@ -83,7 +83,7 @@ def test_inference_returns_the_statistics_as_given(nx, full_dtype):
     asserts.same_bits(nx.to_numpy(variance), arguments[4])
 
 
-@pytest.mark.clause("normalization.one-axis", source="contract.Backend.batch_norm: any rank >= 1")
+@pytest.mark.clause("normalization.one-axis")
 def test_inference_on_channels_alone(nx, full_dtype):
     arguments = _batch_arguments((40,), 0, full_dtype)
     y, _, _ = nx.batch_norm(*map(nx.asarray, arguments), training=False, axis=0)
@@ -91,7 +91,7 @@ def test_inference_on_channels_alone(nx, full_dtype):
     _within(nx.to_numpy(y), expected, laws.normalization_bound(full_dtype), "y")
 
 
-@pytest.mark.clause("normalization.layer", source="Ba, Kiros and Hinton 2016, eq. 3 and 4")
+@pytest.mark.clause("normalization.layer")
 @pytest.mark.parametrize(("shape", "axis"), LAYER_SHAPES, ids=str)
 def test_layer_norm_against_the_reference(nx, mode, full_dtype, prepare, shape, axis):
     x, scale, shift = (
@@ -104,7 +104,7 @@ def test_layer_norm_against_the_reference(nx, mode, full_dtype, prepare, shape, 
     _within(nx.to_numpy(y), expected, laws.normalization_bound(full_dtype), "y")
 
 
-@pytest.mark.clause("normalization.conditioning", source="contract.Backend.batch_norm, Notes")
+@pytest.mark.clause("normalization.conditioning")
 @pytest.mark.parametrize("ratio", RATIOS, ids="{:g}".format)
 @pytest.mark.parametrize("layer", ["batch_norm", "layer_norm"])
 def test_output_far_from_zero(nx, mode, full_dtype, prepare, layer, ratio):
@@ -120,7 +120,7 @@ def test_output_far_from_zero(nx, mode, full_dtype, prepare, layer, ratio):
     asserts.within(nx.to_numpy(y), expected, laws.normalization_bound(full_dtype))
 
 
-@pytest.mark.clause("normalization.batch-gradient", source="Ioffe and Szegedy 2015, section 3")
+@pytest.mark.clause("normalization.batch-gradient")
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize(("shape", "axis"), BATCH_SHAPES, ids=str)
 def test_batch_norm_gradients(nx, mode, full_dtype, prepare, shape, axis, training):
@@ -145,7 +145,7 @@ def test_batch_norm_gradients(nx, mode, full_dtype, prepare, shape, axis, traini
         _within(nx.to_numpy(gradient[name]), y, bound, name)
 
 
-@pytest.mark.clause("normalization.layer-gradient", source="Ba, Kiros and Hinton 2016, by parts")
+@pytest.mark.clause("normalization.layer-gradient")
 @pytest.mark.parametrize(("shape", "axis"), LAYER_SHAPES, ids=str)
 def test_layer_norm_gradients(nx, mode, full_dtype, prepare, shape, axis):
     inner = shape[axis:]
@@ -167,7 +167,7 @@ def test_layer_norm_gradients(nx, mode, full_dtype, prepare, shape, axis):
         _within(nx.to_numpy(gradient[name]), y, bound, name)
 
 
-@pytest.mark.clause("normalization.statistics-gradient", source="contract.Backend.batch_norm")
+@pytest.mark.clause("normalization.statistics-gradient")
 def test_no_gradient_flows_through_the_statistics(nx, full_dtype):
     x, *rest = _batch_arguments((8, 3), 1, full_dtype)
     others = [nx.asarray(a) for a in rest]
