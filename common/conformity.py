@@ -8,6 +8,7 @@ started and did not end; it reads "crashed", and the clauses after it run in a n
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import math
@@ -17,8 +18,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,12 +52,10 @@ class Judgement:
 
     Attributes
     ----------
-    clause, number, test : str
-        Identifier and number of the clause, and the test that judges this combination.
+    clause, test : str
+        Identifier of the clause, and of the test that judges this combination.
     profile : str
         One of `PROFILES`.
-    source : str
-        Where the requirement comes from.
     verdict : str
         One of `VERDICTS`. "unsupported": the backend declares it cannot, and refuses as promised.
     false_alarm : float
@@ -69,10 +69,8 @@ class Judgement:
     """
 
     clause: str
-    number: str
     test: str
     profile: str
-    source: str
     verdict: str = "not run"
     false_alarm: float = 0.0
     duration: float = 0.0
@@ -83,6 +81,11 @@ class Judgement:
     def group(self) -> str:
         """Return the clause's name before the dot."""
         return self.clause.partition(".")[0]
+
+    @property
+    def case(self) -> str:
+        """Return the test's name without its file: function and, in brackets, parameters."""
+        return self.test.partition("::")[2]
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,12 @@ class Report:
         Which set of seeds the suite drew from.
     profiles : sequence of str
         Those judged.
-    smoke : bool
-        Whether only the quick clauses ran; then nothing is claimed.
+    partial : bool
+        Whether clauses of these profiles were left out, as in a smoke test; nothing is claimed.
     unsupported : sequence of str
         Capabilities of the contract that the backend does not declare.
+    clauses : mapping
+        Clause -> its number, requires, source, oracle, tolerance and detects, as specified.
     judgements : sequence of Judgement
     """
 
@@ -109,8 +114,9 @@ class Report:
     spec_version: str
     seed: int
     profiles: Sequence[str]
-    smoke: bool
+    partial: bool
     unsupported: Sequence[str]
+    clauses: Mapping[str, Mapping[str, str]]
     judgements: Sequence[Judgement]
     isometry: str = __version__
     python: str = field(default_factory=platform.python_version)
@@ -122,19 +128,18 @@ class Report:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Return the groups of clauses, in the order of the suite."""
-        return tuple(dict.fromkeys(j.group for j in self.judgements))
+        """Return the groups of clauses, in the order of the specification."""
+        return tuple(dict.fromkeys(name.partition(".")[0] for name in self.clauses))
 
     @property
     def conformant(self) -> tuple[str, ...]:
-        """Return the profiles of which every clause passed; none after a smoke test."""
-        if self.smoke:
+        """Return the profiles of which every clause passed; none if some were left out."""
+        if self.partial:
             return ()
         return tuple(
             p
             for p in self.profiles
-            if (verdicts := {j.verdict for j in self.judgements if j.profile == p}) == {"pass"}
-            and verdicts
+            if {j.verdict for j in self.judgements if j.profile == p} == {"pass"}
         )
 
     @property
@@ -199,22 +204,25 @@ def missing() -> list[str]:
 def run(
     backend: str,
     *,
-    folder: Path,
     expect: Path | None,
     smoke: bool,
     profiles: Sequence[str],
+    seed: int,
+    timeout: float,
     tell: Callable[[int, int, str], None],
 ) -> Report:
     """Judge a backend in child processes and return what they found.
 
     Parameters
     ----------
-    folder : Path
-        Where pytest writes ``junit.xml``.
     expect : Path, optional
         TOML file of expected failures.
     profiles : sequence of str
         Those to judge; all if empty.
+    seed : int
+        Which set of seeds to draw from.
+    timeout : float
+        Seconds for one combination; a process that takes longer is killed, and the rest goes on.
     tell : function
         Is told how many combinations of how many are judged, and which is at work.
 
@@ -222,22 +230,26 @@ def run(
     ------
     BackendNotInstalled, InvalidArgument
         As the child did: of the framework, a name, or the file of expected failures.
+    KeyboardInterrupt
+        On Ctrl-C or SIGTERM, after the child is killed.
     RuntimeError
         If the child ended before it had planned anything.
     """
+    (suite,) = importlib.import_module("isometry.conformance").__path__
     command = [
-        *(sys.executable, "-P", "-m", "pytest", "-c", os.devnull, f"--rootdir={folder}", "-q"),
+        *(sys.executable, "-P", "-m", "pytest", "-c", os.devnull, f"--rootdir={suite}", "-q"),
         *("--import-mode=importlib", "-p", "no:cacheprovider", "-p", "isometry.conformance.plugin"),
         *("--pyargs", "isometry.conformance", f"--backend={backend}"),
-        f"--junitxml={folder / 'junit.xml'}",
+        f"--seed={seed}",
         *([f"--expect={expect.absolute()}"] if expect else []),
         *(["--smoke"] if smoke else []),
         *([f"--profile={','.join(profiles)}"] if profiles else []),
     ]
-    with tempfile.TemporaryDirectory() as private:
+    with tempfile.TemporaryDirectory() as private, _terminable():
         journal = Path(private) / "journal"
+        command.append(f"--journal={journal}")
         for _ in range(CRASHES):
-            died = _child([*command, f"--journal={journal}"], Path(private) / "log", journal, tell)
+            died = _child(command, Path(private) / "log", journal, timeout, tell)
             events = _read(journal)
             report = assemble(events)
             if report is None:
@@ -245,7 +257,7 @@ def run(
             crashed = _unfinished(events)
             if crashed is None:
                 break
-            found = {"verdict": "crashed", "reason": f"its process ended: {died}"}
+            found = {"verdict": "crashed", "reason": died}
             with journal.open("a") as file:
                 file.write(dumps({"end": crashed, "found": found}) + "\n")
             report = assemble(_read(journal))
@@ -253,40 +265,82 @@ def run(
     return report
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM interrupt as Ctrl-C does, so that no child outlives this process."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # only the main thread may
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def _child(
-    command: Sequence[str], log: Path, journal: Path, tell: Callable[[int, int, str], None]
+    command: Sequence[str],
+    log: Path,
+    journal: Path,
+    timeout: float,
+    tell: Callable[[int, int, str], None],
 ) -> str:
     """Run to the end, following the journal; return how it ended."""
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
     with log.open("wb") as output:
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ},
             start_new_session=True,
         )
         try:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=0.2)
-                events = _read(journal)
-                if events and "planned" in events[0]:
-                    at_work = next((e["start"] for e in reversed(events) if "start" in e), "")
-                    done = sum("end" in e for e in events)
-                    tell(done, len(events[0]["planned"]), at_work.rpartition("::")[2])
-                if child.returncode is not None:
-                    break
-        finally:  # also of what it started in its group, and when this process is interrupted
-            if child.returncode is None:
-                if hasattr(os, "killpg"):
-                    os.killpg(child.pid, signal.SIGKILL)
-                else:
-                    child.kill()
-                child.wait()
+            if not _follow(child, journal, timeout, tell):
+                return f"took longer than {timeout:g} s"
+        finally:
+            _kill(child)
     code = child.returncode
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"its process ended: {how}"
+
+
+def _follow(
+    child: subprocess.Popen[bytes],
+    journal: Path,
+    timeout: float,
+    tell: Callable[[int, int, str], None],
+) -> bool:
+    """Tell what the journal says until the child ends; return whether it did by itself."""
+    count, moved = 0, time.monotonic()
+    while child.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=0.2)
+        events = _read(journal)
+        if len(events) > count:
+            count, moved = len(events), time.monotonic()
+        elif time.monotonic() - moved > timeout:
+            return False
+        if events and "planned" in events[0]:
+            at_work = next((e["start"] for e in reversed(events) if "start" in e), "")
+            done = sum("end" in e for e in events)
+            tell(done, len(events[0]["planned"]), at_work.rpartition("::")[2])
+    return True
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Kill the child, and what it started in its group, if it still runs."""
+    if child.poll() is None:
+        if hasattr(os, "killpg"):
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
+        child.wait()
 
 
 def _read(journal: Path) -> list[dict[str, Any]]:

@@ -581,7 +581,7 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
     type=click.Path(path_type=Path),
     default=Path("isometry-conformance"),
     show_default=True,
-    help="Where report.json, junit.xml, summary.md and badge.json go.",
+    help="Where report.json, report.html, junit.xml, summary.md and badge.json go.",
 )
 @click.option(
     "--expect",
@@ -597,8 +597,28 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
     callback=_listed,
     help="Of core, gradients, second-order, compiled, half; by default all that it declares.",
 )
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Draw everything anew: which set of seeds.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds for one case; one that takes longer reads crashed, and the rest goes on.",
+)
 def conform(
-    backend: str, output: Path, expect: Path | None, smoke: bool, profiles: tuple[str, ...]
+    backend: str,
+    output: Path,
+    expect: Path | None,
+    smoke: bool,
+    profiles: tuple[str, ...],
+    seed: int,
+    timeout: float,
 ) -> None:
     """Judge a backend by the conformance suite: a registered name, or package.module:Class.
 
@@ -626,16 +646,43 @@ def conform(
     with terminal.Bar() as bar:
         report = conformity.run(
             backend,
-            folder=output.absolute(),
             expect=expect,
             smoke=smoke,
             profiles=profiles,
+            seed=seed,
+            timeout=timeout,
             tell=bar.tell,
         )
     conformity.save(report, output / "report.json")
+    reports.page(report, output / "report.html")
+    results.write_atomically(output / "junit.xml", reports.junit(report))
     results.write_atomically(output / "summary.md", reports.markdown(report).encode())
     results.write_atomically(output / "badge.json", reports.badge(report).encode())
     screen = terminal.console()
     screen.print(reports.terminal(report))
-    screen.print(f"report  {output / 'report.json'}", soft_wrap=True)
+    screen.print(f"report  {output / 'report.html'}", soft_wrap=True)
     sys.exit(FAILED if report.failed else AS_PROMISED if report.complete else NOT_RUN)
+
+
+@main.command()
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE.md",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it there instead of printing it.",
+)
+def spec(output: Path | None) -> None:
+    """Print the specification: every clause with its formula, source, oracle and error rates.
+
+    \b
+    Example:
+      isometry spec -o specification.md
+    """  # noqa: D301
+    from isometry.common import results
+    from isometry.conformance import specification
+
+    if output is None:
+        click.echo(specification.page(), nl=False)
+        return
+    results.write_atomically(output, specification.page().encode())

@@ -18,7 +18,7 @@ from isometry.common import registry, results, studies
 from isometry.common.ops import VOCABULARY
 
 STUDY = "sigmoid-gradient"
-COMMANDS = ("backends", "studies", "run", "compare", "source")
+COMMANDS = ("backends", "studies", "run", "compare", "source", "conform", "spec")
 
 
 def call(*args):

@@ -5,10 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import jsonschema
 import pytest
+
+from isometry.common import conformity
 
 CLAUSE = "activations.exact"
 
@@ -21,6 +25,11 @@ def conform(*args, **environment):
         text=True,
         timeout=120,
     )
+
+
+def alive(pid):
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
 
 
 def verdicts(folder, clause=None):
@@ -49,6 +58,58 @@ def test_right_backend_conforms(tmp_path):
     assert int(suite.get("tests")) == len(report["judgements"])
     assert json.loads((tmp_path / "badge.json").read_text())["color"] == "brightgreen"
     assert "**conformant: core" in (tmp_path / "summary.md").read_text()
+
+
+def test_the_page_is_one_file_that_names_every_clause(tmp_path):
+    conform("misbehaving:Wrong", "--profile", "core", "-o", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    page = (tmp_path / "report.html").read_text()
+    assert all(f"{clause['number']} {name}" in page for name, clause in report["clauses"].items())
+    assert "<script" not in page
+    assert "What failed" in page
+    assert "details open" in page
+
+
+def test_report_keeps_its_schema(tmp_path):
+    conform("misbehaving:Crashes", "--smoke", "-o", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    schema = json.loads((Path(conformity.__file__).parent / "conformity.schema.json").read_text())
+    jsonschema.validate(report, schema)
+    del report["seed"]
+    with pytest.raises(jsonschema.ValidationError, match="seed"):
+        jsonschema.validate(report, schema)
+
+
+def test_other_seeds_draw_anew(tmp_path):
+    seen = []
+    for seed in (0, 1, 1):
+        found = conform("numpy", "--seed", seed, "--profile", "core", "-o", tmp_path / "out")
+        assert found.returncode == 0, found.stdout
+        rows = json.loads((tmp_path / "out" / "report.json").read_text())["judgements"]
+        seen.append([s["observed"] for r in rows for s in r["statistics"] if s["false_alarm"]])
+    assert seen[0] != seen[1] == seen[2]
+
+
+def test_a_case_that_never_ends_is_killed_and_the_rest_judged(tmp_path):
+    found = conform(
+        *("misbehaving:Hangs", "--smoke", "--timeout", 5, "-o", tmp_path), PIDS=str(tmp_path / "p")
+    )
+    assert found.returncode == 1, found.stderr
+    rows = json.loads((tmp_path / "report.json").read_text())["judgements"]
+    assert any(r["reason"] == "took longer than 5 s" for r in rows if r["verdict"] == "crashed")
+    assert verdicts(tmp_path, "streams.determinism") == {"pass"}
+
+
+def test_an_expected_failure_may_name_one_case(tmp_path):
+    expect = expected(tmp_path, "activations.exact[float32,sigmoid_gradient]")
+    found = conform(
+        *("misbehaving:Wrong", "--profile", "core", "--expect", expect, "-o", tmp_path / "out")
+    )
+    assert found.returncode == 1  # float64 fails, too
+    rows = json.loads((tmp_path / "out" / "report.json").read_text())["judgements"]
+    found = {r["test"]: r["verdict"] for r in rows if r["verdict"] not in ("pass", "unsupported")}
+    assert set(found.values()) == {"fail", "expected failure"}
+    assert all("float32" in t for t, v in found.items() if v == "expected failure")
 
 
 def test_smoke_claims_nothing(tmp_path):
@@ -106,7 +167,7 @@ def test_expected_failure_that_fails_is_no_error(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('["no.such"]\nreason = "x"\n', "no clause: no.such"),
+        ('["no.such"]\nreason = "x"\n', "no clause or case: no.such"),
         ('["arrays.copies"]\nlink = "x"\n', "must be a table with the text reason"),
         ("[", "cannot read --expect"),
     ],
@@ -135,7 +196,8 @@ def test_usage_and_missing_extra(tmp_path):
     assert 'pip install "isometry[test]"' in found.stderr
 
 
-def test_interrupt_exits_130(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_exits_130_and_kills_the_child(tmp_path, sent):
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "isometry", "conform", "misbehaving:Hangs", "-o", tmp_path],
         env={
@@ -146,8 +208,12 @@ def test_interrupt_exits_130(tmp_path):
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=8)
-    process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pids").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
+    assert not any(alive(int(pid)) for pid in (tmp_path / "pids").read_text().split())

@@ -296,7 +296,7 @@ def luminance(color):
 
 def test_contrast_is_at_least_4_5_in_light_and_dark():
     """WCAG 2.2, success criterion 1.4.3, for every text colour on both backgrounds."""
-    css = (Path(page.__file__).parent / "page.html").read_text(encoding="utf-8")
+    css = (Path(page.__file__).parent / "base.html").read_text(encoding="utf-8")
     schemes = re.findall(r":root \{\s*(--text: #[0-9a-f]{6};.*?)\}", css, re.DOTALL)
     assert len(schemes) == 2
     for scheme in schemes:

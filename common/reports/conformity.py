@@ -1,8 +1,12 @@
-"""A conformance run for people: a table in the terminal, Markdown for a CI job, and a badge."""
+"""A conformance run for people and CI: terminal, page, Markdown, JUnit XML, and a badge."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -10,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from isometry.common.conformity import VERDICTS, Judgement, Report
+from isometry.common.reports import html
+from isometry.common.reports.html import Cell
 
-__all__ = ["badge", "claim", "markdown", "terminal"]
+__all__ = ["badge", "claim", "junit", "markdown", "page", "terminal"]
 
 BAD = ("fail", "unexpected pass", "crashed", "not run")
 SHOWN = 20  # failures in the terminal; report.json has all
@@ -24,15 +30,20 @@ def _columns(report: Report) -> list[str]:
 
 def claim(report: Report) -> str:
     """Return in one line which profiles are met, or how many combinations pass."""
-    if report.conformant and set(report.conformant) == set(report.profiles):
+    if _whole(report):
         return f"conformant: {', '.join(report.conformant)}"
     counts = report.counts()
     some = f"; conformant: {', '.join(report.conformant)}" if report.conformant else ""
     return f"{counts['pass']} of {counts.total()} pass{some}"
 
 
+def _whole(report: Report) -> bool:
+    """Whether every profile that was judged is met."""
+    return bool(report.conformant) and set(report.conformant) == set(report.profiles)
+
+
 def _title(report: Report) -> str:
-    kind = "smoke test" if report.smoke else f"profiles {', '.join(report.profiles)}"
+    kind = f"{'part of ' if report.partial else ''}profiles {', '.join(report.profiles)}"
     framework = f"{report.framework} {report.framework_version}"
     return f"{report.backend} ({framework}), specification {report.spec_version}, {kind}"
 
@@ -87,8 +98,100 @@ def markdown(report: Report) -> str:
 
 def badge(report: Report) -> str:
     """Return the JSON of a shields.io endpoint badge."""
-    whole = set(report.conformant) == set(report.profiles) and bool(report.conformant)
-    colour = "red" if report.failed else "brightgreen" if whole else "yellow"
+    colour = {"fail": "red", "pass": "brightgreen", "absent": "yellow"}[_colour(report)]
     return json.dumps(
         {"schemaVersion": 1, "label": "isometry", "message": claim(report), "color": colour}
     )
+
+
+def junit(report: Report) -> bytes:
+    """Return JUnit XML: one test case per combination; what is neither pass nor fail is skipped."""
+    counts = report.counts()
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"isometry.{report.backend}",
+        tests=str(counts.total()),
+        failures=str(counts["fail"] + counts["unexpected pass"]),
+        errors=str(counts["crashed"]),
+        skipped=str(counts["expected failure"] + counts["unsupported"] + counts["not run"]),
+        time=f"{sum(j.duration for j in report.judgements):.3f}",
+    )
+    tags = {"pass": "", "fail": "failure", "unexpected pass": "failure", "crashed": "error"}
+    for j in report.judgements:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=j.clause, name=j.case, time=f"{j.duration:.3f}"
+        )
+        if tag := tags.get(j.verdict, "skipped"):
+            message = f"{j.verdict}: {_first_line(j.reason)}"
+            ElementTree.SubElement(case, tag, message=message).text = j.reason
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root)
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+_KINDS = {"pass": "pass", **dict.fromkeys(("fail", "unexpected pass", "crashed"), "fail")}
+
+
+def page(report: Report, path: Path) -> None:
+    """Write one page: the counts, and each clause with its requirement, rates and cases."""
+    columns = _columns(report)
+    clauses = [_clause(report, name) for name in report.clauses]
+    html.write(
+        path,
+        "conformity.html",
+        title=f"Conformance of {report.backend}",
+        summary=Cell(f"{_capital(claim(report))}.", _colour(report)),
+        report=report,
+        columns=columns,
+        failed=[c for c in clauses if c["cell"].kind == "fail"],
+        groups=[
+            {
+                "name": group,
+                "counts": [report.counts(group)[v] for v in columns],
+                "clauses": [c for c in clauses if c["name"].startswith(f"{group}.")],
+            }
+            for group in report.groups
+        ],
+    )
+
+
+def _clause(report: Report, name: str) -> Mapping[str, Any]:
+    found = [j for j in report.judgements if j.clause == name]
+    verdicts = list(dict.fromkeys(j.verdict for j in found))
+    worst = max(verdicts, key=_KINDS_ORDER.index)
+    return {
+        "name": name,
+        **report.clauses[name],
+        "cell": Cell(worst, _KINDS.get(worst, "absent")),
+        "passed": sum(j.verdict == "pass" for j in found),
+        "count": len(found),
+        "seconds": sum(j.duration for j in found),
+        "false_alarm": max(j.false_alarm for j in found),
+        "cases": [
+            {"judgement": j, "cell": Cell(j.verdict, _KINDS.get(j.verdict, "absent"))}
+            for j in found
+        ],
+    }
+
+
+_KINDS_ORDER = (  # the later one stands for a clause whose cases differ
+    "pass",
+    "unsupported",
+    "expected failure",
+    "not run",
+    "crashed",
+    "unexpected pass",
+    "fail",
+)
+
+
+def _colour(report: Report) -> str:
+    if report.failed:
+        return "fail"
+    return "pass" if _whole(report) else "absent"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -8,37 +8,22 @@ words, tables scroll in their own box, and every figure carries a text alternati
 from __future__ import annotations
 
 import base64
-import datetime
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from isometry.common import studies
 from isometry.common.isolation import Outcome
 from isometry.common.reports import figures as drawings
+from isometry.common.reports import html
 from isometry.common.reports.agreement import Agreement, Claim, Shared, distinct
-from isometry.common.results import Check, Result, write_atomically
+from isometry.common.reports.html import Cell
+from isometry.common.results import Check, Result
 
 __all__ = ["write"]
 
 Results = Mapping[str, Sequence[Result]]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A verdict as it is shown: a word, a symbol beside it, and a colour that only repeats it."""
-
-    word: str
-    kind: str  # the style: pass, fail or absent
-    number: str = ""
-    note: str = ""
-
-    @property
-    def symbol(self) -> str:
-        """The sign before the word, hidden from screen readers."""
-        return {"pass": "✓", "fail": "✗", "absent": "○"}[self.kind]
 
 
 NOT_RUN = Cell("not run", "absent")
@@ -73,27 +58,17 @@ def write(
     InvalidArgument
         If the file cannot be written.
     """
-    import jinja2
-
-    import isometry
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     files = {file.stem: file for file in figures if file.suffix == ".svg"}
-    text = environment.get_template("page.html").render(
+    html.write(
+        path,
+        "page.html",
         title=_title(agreement),
-        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=isometry.__version__,
         summary=_summary(outcomes, agreement),
         outcomes=_outcomes(results, outcomes),
         provenance=_provenance(results),
         studies=[_study(name, row, agreement[name], files) for name, row in results.items() if row],
         command=_command(results),
     )
-    write_atomically(path, text.encode())
 
 
 def _number(value: float) -> str:

@@ -32,6 +32,7 @@ AXES = ("nx", "mode", "dtype", "full_dtype")
 BACKENDS = pytest.StashKey[tuple[type[Backend], ...]]()
 INSTANCES = pytest.StashKey[dict[type[Backend], Backend]]()
 EXPECTED = pytest.StashKey[dict[str, str]]()
+WHOLE = pytest.StashKey[set[pytest.Item]]()
 
 SEEDS = 1000  # of one run: number k of the run n is seed k + 1000 n
 
@@ -241,13 +242,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(f"no clause is called {', '.join(sorted(unknown))}")
     _expect(config, clauses)
     profiles = set(_listed(config, "--profile"))
+    config.stash[WHOLE] = {
+        i for i, c in clauses.items() if not profiles or _profile(i, c) in profiles
+    }
     kept = [
         item
         for item in items
         if (clause := clauses.get(item)) is None
         or (
-            (not wanted or clause.id in wanted)
-            and (not profiles or _profile(item, clause) in profiles)
+            item in config.stash[WHOLE]
+            and (not wanted or clause.id in wanted)
             and (not config.getoption("--smoke") or clause.smoke)
         )
     ]
@@ -269,7 +273,7 @@ def _expect(config: pytest.Config, clauses: dict[pytest.Item, Clause]) -> None:
                 used.add(key)
                 item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
     if clauses and (unknown := given.keys() - used):
-        text = f"--expect names what no clause is called: {', '.join(sorted(unknown))}"
+        text = f"--expect names no clause or case: {', '.join(sorted(unknown))}"
         if recorder := config.pluginmanager.get_plugin("isometry-recorder"):
             recorder.refuse(InvalidArgument(text))
         raise pytest.UsageError(text)
@@ -346,10 +350,8 @@ class _Recorder:
         planned = [
             {
                 "clause": clause.id,
-                "number": clause.number,
                 "test": item.nodeid,
                 "profile": profiles[item],
-                "source": clause.source,
             }
             for item, clause in clauses.items()
         ]
@@ -361,8 +363,13 @@ class _Recorder:
             "spec_version": specification.VERSION,
             "seed": self.config.getoption("--seed"),
             "profiles": [p for p in conformity.PROFILES if p in judged],
-            "smoke": self.config.getoption("--smoke"),
+            "partial": bool(self.config.stash[WHOLE] - set(items)),
             "unsupported": [c for c in CAPABILITIES if c not in cls.capabilities],
+            "clauses": {
+                name: _text(clause)
+                for name, clause in specification.clauses().items()
+                if clause in clauses.values()
+            },
         }
         self._tell({"about": about, "planned": planned})
 
@@ -407,6 +414,11 @@ class _Recorder:
         report = conformity.assemble(self.events)
         if self.path and report:
             conformity.save(report, self.path)
+
+
+def _text(clause: Clause) -> dict[str, str]:
+    names = ("number", "requires", "source", "oracle", "tolerance", "detects")
+    return {name: getattr(clause, name) for name in names}
 
 
 def _reason(report: pytest.TestReport) -> str:
