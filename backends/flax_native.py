@@ -1,0 +1,181 @@
+"""What Flax ships, linen and nnx, called as their user calls them.
+
+Their initializers and activations are those of jax.nn itself. A user seeds a layer of linen by its
+key, here ``key = jax.random.key(seed)``, and one of nnx by its `Rngs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen
+import flax.nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from isometry.common.natives import BatchNormed, Library, Native
+from isometry.common.natives.calls import called, evaluate, natives
+
+__all__ = ["linen", "nnx"]
+
+# kind -> claims, call, and what the call asks for if the claim leaves it open
+LINEN: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "layer": (
+        ("dense", "flax.linen.Dense(256).init(key, vector)"),
+        ("conv2d", "flax.linen.Conv(128, kernel_size=(3, 3)).init(key, image)"),
+        ("embedding", "flax.linen.Embed(1000, 512).init(key, index)"),
+        ("lstm", "flax.linen.LSTMCell(256).init(key, state, x)"),
+        ("lstm", "flax.linen.OptimizedLSTMCell(256).init(key, state, x)"),
+    ),
+    "batch_norm": (("batch_norm", "flax.linen.BatchNorm()"),),
+    "norm": (
+        ("layer_norm", "flax.linen.LayerNorm()"),
+        ("group_norm", "flax.linen.GroupNorm(num_groups=4)", {"groups": 4}),
+        ("rms_norm", "flax.linen.RMSNorm()"),
+    ),
+}
+NNX: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "layer": (
+        ("dense", "flax.nnx.Linear(512, 256, rngs=flax.nnx.Rngs(seed))"),
+        ("conv2d", "flax.nnx.Conv(64, 128, kernel_size=(3, 3), rngs=flax.nnx.Rngs(seed))"),
+        ("embedding", "flax.nnx.Embed(1000, 512, rngs=flax.nnx.Rngs(seed))"),
+        ("lstm", "flax.nnx.LSTMCell(256, 256, rngs=flax.nnx.Rngs(seed))"),
+        ("lstm", "flax.nnx.OptimizedLSTMCell(256, 256, rngs=flax.nnx.Rngs(seed))"),
+    ),
+    "batch_norm": (("batch_norm", "flax.nnx.BatchNorm(channels, rngs=flax.nnx.Rngs(0))"),),
+    "norm": (
+        ("layer_norm", "flax.nnx.LayerNorm(channels, rngs=flax.nnx.Rngs(0))"),
+        (
+            "group_norm",
+            "flax.nnx.GroupNorm(channels, num_groups=4, rngs=flax.nnx.Rngs(0))",
+            {"groups": 4},
+        ),
+        ("rms_norm", "flax.nnx.RMSNorm(channels, rngs=flax.nnx.Rngs(0))"),
+    ),
+}
+# what a layer of linen learns its sizes from
+INPUTS = {
+    "vector": jnp.ones((1, 512)),
+    "image": jnp.ones((1, 8, 8, 64)),
+    "index": jnp.ones((1,), int),
+    "x": jnp.ones((1, 256)),
+    "state": (jnp.ones((1, 256)), jnp.ones((1, 256))),
+}
+
+
+def _do(call: str, **names: Any) -> Any:
+    return evaluate(call, globals() | names)
+
+
+def _roles(parameters: Any) -> dict[str, np.ndarray]:
+    """Return role/own path -> array; a gate's name begins with i or h, as in `hf` and `dense_h`."""
+    named = {}
+    for keys, w in jax.tree_util.tree_flatten_with_path(parameters)[0]:
+        path = [entry.key for entry in keys]
+        side = path[-2].removeprefix("dense_")[0] if len(path) > 1 else ""
+        kernel = {"i": "input", "h": "recurrent"}.get(side, "weight")
+        role = "bias" if path[-1] == "bias" else kernel
+        named["/".join([role, *path])] = np.array(w)
+    return named
+
+
+# --- linen: a layer is a function of its variables ------------------------------------------------
+
+
+def _linen_layer(call: str, seed: int = 0) -> dict[str, np.ndarray]:
+    return _roles(_do(call, key=jax.random.key(seed), **INPUTS)["params"])
+
+
+def _linen_batch_norm(call: str, x: np.ndarray, steps: int = 1) -> BatchNormed:
+    layer = _do(call)
+    variables = start = layer.init(jax.random.key(0), x, use_running_average=False)
+    for step in range(steps):
+        # the call is where it can move: of a backward pass a user gets gradients alone
+        y, moved = layer.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
+        variables = variables | moved
+        if step == 0:
+            seen = variables
+    mean = seen["batch_stats"]["mean"], start["batch_stats"]["mean"]
+    return BatchNormed(
+        np.array(y),
+        np.array(variables["batch_stats"]["mean"]),
+        np.array(variables["batch_stats"]["var"]),
+        lambda x: np.array(layer.apply(variables, x, use_running_average=True)),
+        "backward" if np.array_equal(*mean) else "forward",
+        layer.momentum,
+    )
+
+
+def _linen_norm(call: str, x: np.ndarray) -> np.ndarray:
+    return np.array(_do(call).init_with_output(jax.random.key(0), x)[0])
+
+
+# --- nnx: a layer holds its variables -------------------------------------------------------------
+
+
+def _nnx_layer(call: str, seed: int = 0) -> dict[str, np.ndarray]:
+    return _roles(flax.nnx.to_pure_dict(flax.nnx.state(_do(call, seed=seed), flax.nnx.Param)))
+
+
+def _nnx_batch_norm(call: str, x: np.ndarray, steps: int = 1) -> BatchNormed:
+    layer = _do(call, channels=x.shape[1])
+    start = np.array(layer.mean[...])
+    for step in range(steps):
+        # the call is where it can move: of a backward pass a user gets gradients alone
+        y = layer(jnp.asarray(x))
+        if step == 0:
+            seen = np.array(layer.mean[...])
+    layer.eval()
+    return BatchNormed(
+        np.array(y),
+        np.array(layer.mean[...]),
+        np.array(layer.var[...]),
+        lambda x: np.array(layer(jnp.asarray(x))),
+        "backward" if np.array_equal(seen, start) else "forward",
+        layer.momentum,
+    )
+
+
+def _nnx_norm(call: str, x: np.ndarray) -> np.ndarray:
+    return np.array(_do(call, channels=x.shape[1])(jnp.asarray(x)))
+
+
+LINEN_RUNS: dict[str, Callable[..., Any]] = {
+    "layer": _linen_layer,
+    "batch_norm": _linen_batch_norm,
+    "norm": _linen_norm,
+}
+NNX_RUNS: dict[str, Callable[..., Any]] = {
+    "layer": _nnx_layer,
+    "batch_norm": _nnx_batch_norm,
+    "norm": _nnx_norm,
+}
+
+
+def _linen_source(call: str) -> str:
+    page = "https://flax-linen.readthedocs.io/en/latest/api_reference/flax.linen/layers.html"
+    return f"{page}#{called(call)}"
+
+
+def _nnx_source(call: str) -> str:
+    name = called(call)
+    page = "normalization" if name.endswith("Norm") else "linear"
+    page = "recurrent" if name.endswith("Cell") else page
+    return f"https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/{page}.html#{name}"
+
+
+def _library(name: str, rows: tuple[Native, ...]) -> Library:
+    versions = {"flax": flax.__version__, "jax": jax.__version__}
+    return Library(name, versions, "in_out", ("float32",), rows)
+
+
+def linen() -> Library:
+    """Return flax.linen and its natives."""
+    return _library("flax.linen", natives(LINEN, LINEN_RUNS, _linen_source))
+
+
+def nnx() -> Library:
+    """Return flax.nnx and its natives."""
+    return _library("flax.nnx", natives(NNX, NNX_RUNS, _nnx_source))
