@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from isometry.common.laws.fans import Fans, fans
     from isometry.common.laws.initializers import INITIALIZERS, Orthogonal, VarianceScaling
+    from isometry.common.laws.orthogonal import DeltaOrthogonal
     from isometry.common.registry import load, names
     from isometry.common.results import Check, Quantity, Result
     from isometry.common.statistics.assertions import assert_law, required_samples
@@ -56,6 +57,7 @@ _HOME = {
     ),
     "laws.fans": ("Fans", "fans"),
     "laws.initializers": ("INITIALIZERS", "Orthogonal", "VarianceScaling"),
+    "laws.orthogonal": ("DeltaOrthogonal",),
     "registry": ("load", "names"),
     "results": ("Check", "Quantity", "Result"),
     "statistics.assertions": ("assert_law", "required_samples"),
@@ -71,6 +73,7 @@ __all__ = [
     "Bernoulli",
     "Check",
     "Constant",
+    "DeltaOrthogonal",
     "Fans",
     "InvalidArgument",
     "IsometryError",

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -573,7 +573,12 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
 
 
 @main.command()
-@click.argument("backend")
+@click.argument("backend", required=False)
+@click.option(
+    "--natives",
+    is_flag=True,
+    help="Measure what the frameworks' own libraries ship instead; BACKEND may name one of them.",
+)
 @click.option(
     "-o",
     "--output",
@@ -581,7 +586,8 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
     type=click.Path(path_type=Path),
     default=Path("isometry-conformance"),
     show_default=True,
-    help="Where report.json, report.html, junit.xml, summary.md and badge.json go.",
+    help="Where report.html, report.json, junit.xml, summary.md and badge.json go; of natives "
+    "scoreboard.html and scoreboard.json.",
 )
 @click.option(
     "--expect",
@@ -612,7 +618,8 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
     help="Seconds for one case; one that takes longer reads crashed, and the rest goes on.",
 )
 def conform(
-    backend: str,
+    backend: str | None,
+    natives: bool,
     output: Path,
     expect: Path | None,
     smoke: bool,
@@ -630,7 +637,12 @@ def conform(
       isometry conform torch
       isometry conform mypackage.adapter:MyBackend --smoke
       isometry conform jax --profile core,gradients --expect failures.toml -o report
+      isometry conform --natives                every library installed, side by side
     """  # noqa: D301
+    if natives:
+        _score(backend, output)
+    if backend is None:
+        raise click.UsageError("name a BACKEND to judge, or ask for --natives")
     from isometry.common import checks, conformity, results
     from isometry.common.reports import conformity as reports
     from isometry.common.reports import terminal
@@ -662,6 +674,23 @@ def conform(
     screen.print(reports.terminal(report))
     screen.print(f"report  {output / 'report.html'}", soft_wrap=True)
     sys.exit(FAILED if report.failed else AS_PROMISED if report.complete else NOT_RUN)
+
+
+def _score(library: str | None, output: Path) -> NoReturn:
+    """Measure the natives of a library, or of all, and exit."""
+    from isometry.common import results
+    from isometry.common.natives import scoreboard
+    from isometry.common.reports import natives as reports
+    from isometry.common.reports import terminal
+
+    results.check_writable(output)
+    with terminal.Bar() as bar:
+        board = scoreboard.run([library] if library else [], output, bar.tell)
+    reports.write(board, output / "scoreboard.html")
+    screen = terminal.console()
+    screen.print(reports.terminal(board))
+    screen.print(f"report  {output / 'scoreboard.html'}", soft_wrap=True)
+    sys.exit(FAILED if board.failed else AS_PROMISED if board.complete else NOT_RUN)
 
 
 @main.command()

@@ -7,11 +7,13 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+from scipy.special import ndtri
 from scipy.stats import binom
 
 import isometry as iso
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import CUT, TRUNCATED_STD
+from isometry.common.laws.orthogonal import DeltaOrthogonal
 from isometry.common.statistics.verdicts import FALSE_ALARM, MISS, moment_resolution
 
 STD = 0.05
@@ -171,6 +173,31 @@ def test_two_stacked_draws_that_share_their_bits_are_dependent():
         iso.assert_law(np.stack([a, np.abs(b) * np.sign(a)]), law, detects=detects)
 
 
+@pytest.mark.parametrize("keep", [0.2, 0.9])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_backend_draws_masks(keep, dtype):
+    nx, law = iso.load("numpy"), iso.Bernoulli(keep, 1 / keep)
+    detects = {"mean": ("sd", 0.03), "independence": ("absolute", 0.02)}
+    mask = law.draw(nx, nx.stream(20), (500, 500), dtype=dtype)
+    iso.assert_law(nx.to_numpy(mask), law, detects=detects)
+
+
+def test_independence_within_a_draw_between_draws_and_between_seeds():
+    nx, law, detects = iso.load("numpy"), iso.Normal(), {"independence": ("absolute", 0.05)}
+
+    def draw(stream):
+        return nx.to_numpy(law.draw(nx, stream, (200, 200)))
+
+    stream = nx.stream(21)
+    first, second, other = draw(stream), draw(stream), draw(nx.stream(22))
+    for right in (first, np.stack([first, second]), np.stack([first, other])):
+        iso.assert_law(right, law, detects=detects)
+    with pytest.raises(AssertionError, match="neighbours"):
+        iso.assert_law(np.repeat(first, 2, axis=1), law, detects=detects)
+    with pytest.raises(AssertionError, match="half a sample apart"):
+        iso.assert_law(np.stack([first, draw(nx.stream(21))]), law, detects=detects)
+
+
 # --- mutants of the samples ---------------------------------------------------------------------
 
 SHAPE = (400, 800)
@@ -258,6 +285,44 @@ def test_rotations_alone_are_not_haars_orthogonal_matrices():
         iso.assert_law(q, iso.Orthogonal(), detects=detects)
 
 
+@pytest.mark.parametrize("layout", ["out_in", "in_out"])
+@pytest.mark.parametrize("kernel", [(3,), (3, 3), (4, 5)])
+def test_delta_orthogonal_kernels(layout, kernel):
+    nx, law = iso.load("numpy"), DeltaOrthogonal(2.0, layout)
+    shape = (4, 3, *kernel) if layout == "out_in" else (*kernel, 3, 4)
+    streams = nx.stream(17).split(iso.required_samples(law, shape=shape))
+    kernels = np.stack([nx.to_numpy(law.draw(nx, s, shape)) for s in streams])
+    detects = {"distribution": ("absolute", 0.25)}
+    assert kernels.shape[1:] == shape
+    assert np.count_nonzero(kernels[law.centre(shape)]) == 12 * len(kernels)
+    found = iso.assert_law(kernels, law, detects=detects)
+    assert 0 < sum(verdict.false_alarm for verdict in found) <= FALSE_ALARM
+    beside = tuple(np.argwhere((kernels == 0).all(axis=0))[0])
+    kernels[(7, *beside)] = 1e-30
+    with pytest.raises(AssertionError, match="beside the centre tap: observed 1"):
+        iso.assert_law(kernels, law, detects=detects)
+    kernels[(7, *beside)] = 0
+    with pytest.raises(AssertionError, match="largest entry"):
+        iso.assert_law(1.01 * kernels, law, detects=detects)
+    with pytest.raises(AssertionError, match="largest entry"):
+        iso.assert_law(np.roll(kernels, 1, axis=3 if layout == "out_in" else 1), law)
+
+
+def test_delta_orthogonal_kernels_keep_the_norm_of_a_signal():
+    nx, shape = iso.load("numpy"), (6, 4, 3, 3)
+    kernel = DeltaOrthogonal().draw(nx, nx.stream(18), shape, dtype="float64")
+    x = np.random.default_rng(19).standard_normal((1, 4, 8, 8))
+    y = nx.to_numpy(nx.ops.conv(nx.asarray(x), kernel, padding=1))
+    assert np.linalg.norm(y) == pytest.approx(np.linalg.norm(x), rel=1e-13)
+
+
+def test_a_kernel_with_more_inputs_than_outputs_is_no_isometry():
+    for shape, layout in (((3, 4, 3), "out_in"), ((3, 4, 3), "in_out"), ((4, 3), "out_in")):
+        with pytest.raises(InvalidArgument, match="no more inputs than outputs"):
+            DeltaOrthogonal().resolve(shape, layout)
+    assert DeltaOrthogonal().resolve((3, 3, 4), "in_out").layout == "in_out"
+
+
 def test_a_gain_left_out_is_not_orthogonal():
     q = _haar(np.random.default_rng(9), 2000, 3, 5)
     with pytest.raises(AssertionError, match="largest entry"):
@@ -274,6 +339,38 @@ def test_sparse_weights_have_their_zeros():
             iso.assert_law(_sparse(generator, 1000, 300, zeros), law)
     with pytest.raises(AssertionError, match="second moment"):
         iso.assert_law(0.97 * right, law)
+
+
+def test_sparse_zeros_are_at_random_rows():
+    law, generator = iso.Sparse(0.1, iso.Normal(0, STD)), np.random.default_rng(14)
+    right = _sparse(generator, 100, 3000, 10)
+    found = iso.assert_law(right, law)
+    assert sum(verdict.false_alarm > 0 for verdict in found) == 4
+    assert sum(verdict.false_alarm for verdict in found) <= FALSE_ALARM
+    same_rows = _sparse(generator, 100, 3000, 0)
+    same_rows[generator.permutation(100)[:10]] = 0
+    first_rows = _sparse(generator, 100, 3000, 0)
+    for column, start in zip(first_rows.T, generator.integers(0, 40, 3000), strict=True):
+        column[start : start + 10] = 0
+    for wrong in (same_rows, first_rows):
+        with pytest.raises(AssertionError, match="fraction of zeros in row"):
+            iso.assert_law(wrong, law)
+
+
+def test_neighbouring_columns_have_their_own_zeros():
+    law, generator = iso.Sparse(0.1, iso.Normal(0, STD)), np.random.default_rng(15)
+    twins = _sparse(generator, 100, 3000, 0)
+    twins[np.repeat(_sparse(generator, 100, 1500, 10) == 0, 2, axis=1)] = 0
+    with pytest.raises(AssertionError, match="row of their neighbour's: observed 1"):
+        iso.assert_law(twins, law)
+
+
+def test_rounding_to_zero_is_no_finding_in_half_precision():
+    """A quarter of these values are too small for a float16: zeros that no column counts."""
+    law, generator = iso.Sparse(0.1, iso.Normal(0, 1e-7)), np.random.default_rng(16)
+    sample = (_sparse(generator, 100, 3000, 10) / STD * 1e-7).astype(np.float16)
+    assert np.mean(sample == 0) > 0.3
+    iso.assert_law(sample, law, detects={"support": ("absolute", 1e-3)})
 
 
 def test_constants_are_exact():
@@ -297,7 +394,22 @@ def test_rounded_values_of_the_law_pass(law, dtype):
         iso.assert_law((0.9 * sample.astype(np.float32)).astype(kind), law, detects=detects)
 
 
+def test_a_normal_of_too_few_values_is_caught():
+    law, detects = iso.Normal(0, STD), {"distinct": ("values", 256)}
+    generator = np.random.default_rng(23)
+    count = iso.required_samples(law, detects, dtype="bfloat16")
+    right = generator.normal(0, STD, count).astype(np.float32).astype(ml_dtypes.bfloat16)
+    iso.assert_law(right, law, detects=detects)
+    values = law.std * ndtri((np.arange(256) + 0.5) / 256).astype(ml_dtypes.bfloat16)
+    with pytest.raises(AssertionError, match="different values of Normal"):
+        iso.assert_law(generator.choice(values, count).astype("bfloat16"), law, detects=detects)
+    with pytest.raises(InvalidArgument, match="unknown statistic"):
+        iso.assert_law(right.astype(np.float32), law, detects=detects)
+
+
 def test_values_off_the_grid_of_the_dtype_said_are_refused():
+    with pytest.raises(InvalidArgument, match="representable"):
+        iso.assert_law(np.full(9, 2.0**16, np.float32), iso.Constant(2.0**16), dtype="float16")
     with pytest.raises(InvalidArgument, match="representable"):
         iso.assert_law(np.full(9, 0.1, np.float32), iso.Constant(0.1), dtype="bfloat16")
 

@@ -2,6 +2,7 @@
 
 Each function returns limits that a right sample of n independent values leaves with probability
 at most `rate`, at this n: an exact distribution or an inequality, never a normal approximation.
+Each ``..._p`` turns it round: a number that is at most a with probability at most a, for every a.
 """
 
 from __future__ import annotations
@@ -12,9 +13,32 @@ from collections.abc import Callable
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import Distribution, Normal
 
-__all__ = ["Limits", "bernstein", "dkw", "fair_coin", "moment", "proportion", "required"]
+__all__ = [
+    "Limits",
+    "bernstein",
+    "bernstein_p",
+    "dkw",
+    "kolmogorov_p",
+    "moment",
+    "moment_p",
+    "one_sided_bernstein",
+    "one_sided_bernstein_p",
+    "proportion",
+    "proportion_p",
+    "required",
+]
 
 Limits = tuple[float, float]
+
+
+def _two_sided(lower: float, upper: float) -> float:
+    """Return the p-value of the smaller of two tails; 0 for a NaN, which no right sample has."""
+    if math.isnan(lower) or math.isnan(upper):
+        return 0.0
+    return min(1.0, 2 * min(lower, upper))
+
+
+# --- the distribution function ------------------------------------------------------------------
 
 
 def dkw(count: int, rate: float) -> float:
@@ -25,15 +49,51 @@ def dkw(count: int, rate: float) -> float:
     return math.sqrt(math.log(2 / rate) / (2 * count))
 
 
+def kolmogorov_p(count: int, distance: float) -> float:
+    """Return ``P(sup |F_n - F| >= distance)``: exact for continuous F, larger for others.
+
+    Simard and L'Ecuyer 2011, J. Stat. Software 39 (11), to five digits or more.
+    """
+    from scipy.stats import kstwo
+
+    if math.isnan(distance):
+        return 0.0
+    return float(kstwo.sf(distance, count)) if distance > 0 else 1.0
+
+
+# --- averages -----------------------------------------------------------------------------------
+
+
+def one_sided_bernstein(variance: float, largest: float, rate: float) -> float:
+    """Return t with ``P(sum - mean >= t) <= rate``, `variance` being that of the sum.
+
+    Bernstein's inequality, ``exp(-t**2 / (2 (v + M t / 3)))``, given that each summand exceeds its
+    mean by at most M = `largest` (Boucheron, Lugosi and Massart 2013, Concentration Inequalities,
+    corollary 2.11 and eq. 2.10).
+    """
+    logarithm = -math.log(rate)
+    third = largest * logarithm / 3
+    return third + math.sqrt(third**2 + 2 * variance * logarithm)
+
+
+def one_sided_bernstein_p(variance: float, largest: float, t: float) -> float:
+    """Return Bernstein's bound of ``P(sum - mean >= t)``, 1 for t below 0."""
+    if math.isnan(t):
+        return 0.0
+    return math.exp(-t * t / (2 * (variance + largest * t / 3))) if t > 0 else 1.0
+
+
 def bernstein(variance: float, largest: float, count: int, rate: float) -> float:
     """Return t with ``P(|average - mean| >= t) <= rate``, given that ``|x - mean| <= largest``.
 
-    Bernstein's inequality, ``2 exp(-n t**2 / (2 (v + M t / 3)))``, solved for t (Boucheron, Lugosi
-    and Massart 2013, Concentration Inequalities, corollary 2.11 and eq. 2.10).
+    `one_sided_bernstein` for either side, of n values of this variance.
     """
-    logarithm = math.log(2 / rate)
-    third = largest * logarithm / 3
-    return (third + math.sqrt(third**2 + 2 * count * variance * logarithm)) / count
+    return one_sided_bernstein(count * variance, largest, rate / 2) / count
+
+
+def bernstein_p(variance: float, largest: float, count: int, t: float) -> float:
+    """Return Bernstein's bound of ``P(|average - mean| >= t)``, at most 1."""
+    return min(1.0, 2 * one_sided_bernstein_p(count * variance, largest, count * t))
 
 
 def moment(law: Distribution, power: int, count: int, rate: float) -> Limits:
@@ -44,15 +104,30 @@ def moment(law: Distribution, power: int, count: int, rate: float) -> Limits:
     """
     if isinstance(law, Normal):
         return _normal_moment(power, count, rate)
+    t = bernstein(*_summand(law, power), count, rate)
+    return power - 1 - t, power - 1 + t
+
+
+def moment_p(law: Distribution, power: int, count: int, average: float, slack: float) -> float:
+    """Return the p-value of an average that `moment` limits, if it is right to `slack`."""
+    if isinstance(law, Normal):
+        from scipy.stats import chi2, norm
+
+        low, high = average + slack, average - slack
+        if power == 1:
+            root = math.sqrt(count)
+            return _two_sided(float(norm.cdf(low * root)), float(norm.sf(high * root)))
+        return _two_sided(float(chi2.cdf(low * count, count)), float(chi2.sf(high * count, count)))
+    return bernstein_p(*_summand(law, power), count, abs(average - (power - 1)) - slack)
+
+
+def _summand(law: Distribution, power: int) -> Limits:
+    """Return the variance of ``((x - mean) / std)**power`` and how far it may be off its mean."""
     mean, variance, kurtosis = law.moments
     if not (math.isfinite(law.support[1] - law.support[0]) and variance > 0):
         raise InvalidArgument(f"moments have a bound for normal and bounded laws; received {law!r}")
     radius = max(law.support[1] - mean, mean - law.support[0]) / math.sqrt(variance)
-    v, largest, expected = (
-        (1.0, radius, 0.0) if power == 1 else (kurtosis - 1, max(1.0, radius**2 - 1), 1.0)
-    )
-    t = bernstein(v, largest, count, rate)
-    return expected - t, expected + t
+    return (1.0, radius) if power == 1 else (kurtosis - 1, max(1.0, radius**2 - 1))
 
 
 def _normal_moment(power: int, count: int, rate: float) -> Limits:
@@ -64,10 +139,7 @@ def _normal_moment(power: int, count: int, rate: float) -> Limits:
     return float(chi2.ppf(rate / 2, count)) / count, float(chi2.isf(rate / 2, count)) / count
 
 
-def fair_coin(count: int, rate: float) -> Limits:
-    """Return limits of the fraction of heads in n fair, independent tosses; exact binomial."""
-    low, _ = proportion((0.5, 0.5), count, rate)
-    return low, (count - round(low * count)) / count  # as the fraction itself is rounded
+# --- coins --------------------------------------------------------------------------------------
 
 
 def proportion(probability: Limits, count: int, rate: float) -> Limits:
@@ -83,6 +155,17 @@ def proportion(probability: Limits, count: int, rate: float) -> Limits:
     low = float(binom.ppf(rate / 2, count, least))
     misses = float(binom.ppf(rate / 2, count, 1 - most))
     return low / count, (count - misses) / count
+
+
+def proportion_p(probability: Limits, count: int, hits: int) -> float:
+    """Return the p-value of a number of hits that `proportion` limits; exact binomial."""
+    from scipy.stats import binom
+
+    least, most = (min(max(p, 0.0), 1.0) for p in probability)
+    return _two_sided(float(binom.cdf(hits, count, least)), float(binom.sf(hits - 1, count, most)))
+
+
+# --- sample sizes -------------------------------------------------------------------------------
 
 
 def required(caught: Callable[[int], bool]) -> int:
