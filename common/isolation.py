@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -28,11 +28,13 @@ from isometry.common.errors import BackendNotInstalled, IsometryError
 __all__ = [
     "Inspection",
     "Outcome",
+    "Program",
     "Watcher",
     "Work",
     "compare",
     "cores",
     "emit",
+    "follow",
     "inspect",
     "result_path",
     "status_of",
@@ -180,22 +182,24 @@ def _environment(jobs: int) -> dict[str, str]:
     }
 
 
-# -P: the folder one stands in must not shadow what is installed, as a checkout of isometry would
-_ISOMETRY = ("-P", "-m", "isometry")
-
-
 async def _start(
-    interpreter: str, *arguments: str, jobs: int, stdout: int = DEVNULL
+    interpreter: str,
+    *arguments: str,
+    jobs: int,
+    stdout: int = DEVNULL,
+    module: str = "isometry",
+    environment: Mapping[str, str] | None = None,
 ) -> asyncio.subprocess.Process:
-    """Start isometry in a process group of its own, so that all of it can be killed."""
+    """Start a module in a process group of its own, so that all of it can be killed."""
     return await asyncio.create_subprocess_exec(
         interpreter,
-        *_ISOMETRY,
+        # -P: the folder one stands in must not shadow what is installed, as a checkout would
+        *("-P", "-m", module),
         *arguments,
         stdin=DEVNULL,
         stdout=stdout,
         stderr=PIPE,
-        env=_environment(jobs),
+        env=_environment(jobs) | dict(environment or {}),
         start_new_session=True,
         limit=2**24,  # longest line
     )
@@ -425,3 +429,77 @@ async def _inspect(name: str, gate: asyncio.Semaphore, timeout: float, jobs: int
         return Inspection(name, "crashed", _death(process.returncode, lines[-1] if lines else ""))
     # a framework may greet on standard output before the answer
     return Inspection(**json.loads(output.splitlines()[-1])[0])
+
+
+# --- any module ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Program:
+    """A module of isometry that is run in a process of its own and tells events.
+
+    Attributes
+    ----------
+    module : str
+    arguments : sequence of str
+    environment : mapping
+        Variables to set for it.
+    """
+
+    module: str
+    arguments: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def follow(
+    programs: Mapping[str, Program],
+    *,
+    timeout: float,
+    jobs: int,
+    tell: Callable[[str, Mapping[str, Any]], None],
+) -> dict[str, tuple[str, str]]:
+    """Run programs, `jobs` of them at once, and pass on each event with the program's name.
+
+    Returns
+    -------
+    dict
+        Name -> status ("ran", "crashed", "timed out") and one line on how it ended.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C or SIGTERM, after all children are killed.
+    """
+
+    async def one(name: str, program: Program, gate: asyncio.Semaphore) -> tuple[str, str]:
+        async with gate:
+            process = await _start(
+                sys.executable,
+                *program.arguments,
+                jobs=jobs,
+                module=program.module,
+                environment=program.environment,
+            )
+            last = ""
+            try:
+                async with asyncio.timeout(timeout):
+                    assert process.stderr is not None
+                    async for raw in process.stderr:
+                        line = raw.decode(errors="replace").strip()
+                        if event := _parse(line):
+                            tell(name, event)
+                        else:
+                            last = line or last
+                    code = await process.wait()
+            except TimeoutError:
+                return "timed out", f"no end in {timeout:g} s"
+            finally:
+                await _end(process)
+        return ("ran", "") if code == 0 else ("crashed", _death(code, last))
+
+    async def every() -> dict[str, tuple[str, str]]:
+        gate = asyncio.Semaphore(jobs)
+        ended = await _gather(one(name, program, gate) for name, program in programs.items())
+        return dict(zip(programs, ended, strict=True))
+
+    return _run(every())

@@ -19,8 +19,8 @@ clipping       ``f(gradients, limit)``                         the list of array
 The paths of a layer are ``role/own name``: the role is ``weight`` or ``bias``, in an LSTM ``input``
 (of x), ``recurrent`` (of the state) or ``bias``; the name is the library's, as in
 ``recurrent/weight_hh_l0``. A role may have several arrays, such as one for each gate. Sizes:
-``dense`` 512 -> 256, ``conv2d`` 64 -> 128 channels by 3 x 3, ``embedding`` 1000 x 512 (in every
-library of that shape), ``lstm`` 256 -> 256.
+``dense`` 512 -> 256, ``conv2d`` 64 -> 128 channels by 3 x 3, ``embedding`` 1000 x 512 (of that
+shape in every library), ``lstm`` 256 -> 256.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class BatchNormed(NamedTuple):
     """The same layer afterwards, in inference."""
     updated_in: str
     """``"forward"`` or ``"backward"``: the pass after which the statistics had moved."""
+    momentum: float | None = None
+    """As the layer itself states its default; which value it weighs is measured."""
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ class Cell:
     """A verdict as it is shown: a word, a symbol beside it, and a colour that only repeats it."""
 
     word: str
-    kind: str  # the style: pass, fail or absent
+    kind: str  # the style: pass, fail, differs or absent
     number: str = ""
     note: str = ""
 
     @property
     def symbol(self) -> str:
         """The sign before the word, hidden from screen readers."""
-        return {"pass": "✓", "fail": "✗", "absent": "○"}[self.kind]
+        return {"pass": "✓", "fail": "✗", "differs": "≠", "absent": "○"}[self.kind]
 
 
 def write(path: Path, template: str, /, **values: Any) -> None:
