@@ -573,11 +573,11 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
 
 
 @main.command()
-@click.argument("backend", required=False)
+@click.argument("targets", metavar="[BACKEND]", nargs=-1)
 @click.option(
     "--natives",
     is_flag=True,
-    help="Measure what the frameworks' own libraries ship instead; BACKEND may name one of them.",
+    help="Measure what the frameworks' own libraries ship instead: those named, or all.",
 )
 @click.option(
     "-o",
@@ -618,7 +618,7 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
     help="Seconds for one case; one that takes longer reads crashed, and the rest goes on.",
 )
 def conform(
-    backend: str | None,
+    targets: tuple[str, ...],
     natives: bool,
     output: Path,
     expect: Path | None,
@@ -638,11 +638,15 @@ def conform(
       isometry conform mypackage.adapter:MyBackend --smoke
       isometry conform jax --profile core,gradients --expect failures.toml -o report
       isometry conform --natives                every library installed, side by side
+      isometry conform --natives torch.nn keras
     """  # noqa: D301
     if natives:
-        _score(backend, output)
-    if backend is None:
-        raise click.UsageError("name a BACKEND to judge, or ask for --natives")
+        _score(targets, output)
+    if len(targets) != 1:
+        raise click.UsageError(
+            f"name one BACKEND to judge, or ask for --natives; received {' '.join(targets) or 'none'}"
+        )
+    (backend,) = targets
     from isometry.common import checks, conformity, results
     from isometry.common.reports import conformity as reports
     from isometry.common.reports import terminal
@@ -676,8 +680,8 @@ def conform(
     sys.exit(FAILED if report.failed else AS_PROMISED if report.complete else NOT_RUN)
 
 
-def _score(library: str | None, output: Path) -> NoReturn:
-    """Measure the natives of a library, or of all, and exit."""
+def _score(libraries: Sequence[str], output: Path) -> NoReturn:
+    """Measure the natives of these libraries, or of all, and exit."""
     from isometry.common import results
     from isometry.common.natives import scoreboard
     from isometry.common.reports import natives as reports
@@ -685,7 +689,7 @@ def _score(library: str | None, output: Path) -> NoReturn:
 
     results.check_writable(output)
     with terminal.Bar() as bar:
-        board = scoreboard.run([library] if library else [], output, bar.tell)
+        board = scoreboard.run(libraries, output, bar.tell)
     reports.write(board, output / "scoreboard.html")
     screen = terminal.console()
     screen.print(reports.terminal(board))
