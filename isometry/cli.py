@@ -643,9 +643,8 @@ def conform(
     if natives:
         _score(targets, output)
     if len(targets) != 1:
-        raise click.UsageError(
-            f"name one BACKEND to judge, or ask for --natives; received {' '.join(targets) or 'none'}"
-        )
+        given = " ".join(targets) or "none"
+        raise click.UsageError(f"name one BACKEND to judge, or ask for --natives; received {given}")
     (backend,) = targets
     from isometry.common import checks, conformity, results
     from isometry.common.reports import conformity as reports
