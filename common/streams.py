@@ -2,7 +2,8 @@
 
 A stream is *native* (the framework's own generator) or *portable* (Philox bits and our own
 transform, drawn in NumPy, bit-identical everywhere: :mod:`isometry.common.portable`). Both have
-the three draws below and can be split; whatever draws takes the stream as an argument.
+the three draws below and can be split; whatever draws takes the stream as an argument. A new
+framework brings `child`, `uniform` and `normal`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import abc
 import hashlib
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from isometry.common import checks
+from isometry.common import checks, composed
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.formats import FORMATS
 
@@ -65,6 +67,9 @@ def cannot_split() -> InvalidArgument:
 class Stream(checks.Checked, abc.ABC):
     """One source of randomness, fixed by ``(seed, path)``; each draw moves it on.
 
+    Threads may draw at the same time, each from streams of its own, and get what each gets alone;
+    one stream is for one thread at a time.
+
     Parameters
     ----------
     seed : int
@@ -82,6 +87,8 @@ class Stream(checks.Checked, abc.ABC):
         "truncated_normal": _check_normal,
     }
     dtypes: tuple[str, ...] = ("float32", "float64")
+    ops: SimpleNamespace
+    """The backend's vocabulary; only the default of `truncated_normal` needs it."""
 
     def __init__(self, seed: int, path: tuple[int, ...] = ()) -> None:
         checks.integer("seed", seed, low=0, high=MAX_SEED)
@@ -90,7 +97,10 @@ class Stream(checks.Checked, abc.ABC):
         self._children = 0
 
     def entropy(self, bits: int, *, counter: int = 0) -> int:
-        """Return a hash of (seed, path, counter) as an integer of `bits` bits, at most 512."""
+        """Return a hash of (seed, path, counter) as an integer of `bits` bits, at most 512.
+
+        What an adapter starts the framework's generator with, as wide as that takes.
+        """
         words = (self.seed, counter, *self.path)
         digest = hashlib.blake2b(b"".join(w.to_bytes(8, "little") for w in words)).digest()
         return int.from_bytes(digest, "little") >> (512 - bits)
@@ -106,7 +116,10 @@ class Stream(checks.Checked, abc.ABC):
 
     @abc.abstractmethod
     def child(self, index: int, /) -> Stream:
-        """Return the stream of the same kind at ``path + (index,)``."""
+        """Return the stream of the same kind at ``path + (index,)``.
+
+        While compiling, when seed and path are not known, it raises `cannot_split`.
+        """
 
     @abc.abstractmethod
     def uniform(
@@ -143,7 +156,6 @@ class Stream(checks.Checked, abc.ABC):
     ) -> Array:
         """Draw from N(mean, std**2), not truncated. Raises as `uniform`, also if ``std < 0``."""
 
-    @abc.abstractmethod
     def truncated_normal(
         self,
         shape: tuple[int, ...],
@@ -158,4 +170,8 @@ class Stream(checks.Checked, abc.ABC):
         `mean` and `std` are those of the parent normal: the result's standard deviation is
         ``0.8796 std`` (:class:`isometry.common.laws.distributions.TruncatedNormal`). Values never
         leave the interval rounded outward by one ULP. Raises as `normal`.
+
+        By default composed from `normal` and `ops`: a value beyond 2 is drawn again, 16 draws in
+        all, and cut off at 2 if each was beyond, with probability 3e-22.
         """
+        return composed.truncated_normal(self, shape, mean=mean, std=std, dtype=dtype)

@@ -65,7 +65,15 @@ class VarianceScaling:
 
     def resolve(self, shape: tuple[int, ...], layout: str) -> Distribution:
         """Return the exact law of the entries of a weight of this shape."""
-        std = self.gain / math.sqrt(fans.fans(shape, layout).by(self.mode))
+        return self.law(fans.fans(shape, layout))
+
+    def law(self, fan: fans.Fans) -> Distribution:
+        """Return the exact law for given fans: of grouped, fused or transposed weights.
+
+        >>> VarianceScaling(mode="fan_out").law(fans.fans((64, 8, 3, 3), groups=4))
+        Normal(mean=0.0, std=0.08333333333333333)
+        """
+        std = self.gain / math.sqrt(fan.by(self.mode))
         if self.distribution == "normal":
             return Normal(0.0, std)
         if self.distribution == "truncated":

@@ -7,8 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from isometry.common.contract import ACTIVATIONS, Backend
+from isometry.common.laws.distributions import Normal
+from isometry.common.laws.formats import FORMATS
+from isometry.conformance import asserts
+from isometry.conformance.examples import EXAMPLES
 
 
 @pytest.mark.clause("arrays.round-trip")
@@ -22,6 +29,67 @@ def test_values_dtype_and_shape_survive(nx, dtype, shape):
     back = nx.to_numpy(x)
     assert back.dtype == np.dtype("float32" if dtype == "bfloat16" else dtype)
     np.testing.assert_array_equal(back, values)
+
+
+def _numpy(dtype):
+    """Return the dtype in which NumPy holds these values exactly."""
+    return np.dtype("float32" if dtype == "bfloat16" else dtype)
+
+
+def _exact(values, dtype):
+    """Return values cut to the bits of bfloat16, which NumPy lacks; else as they are."""
+    if dtype != "bfloat16":
+        return values
+    return (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+@pytest.mark.clause("arrays.round-trip")
+@EXAMPLES
+@given(data=st.data())
+def test_any_values_of_any_shape_survive(nx, dtype, data):
+    shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
+    values = _exact(data.draw(hnp.arrays(_numpy(dtype), shapes)), dtype)
+    x = nx.asarray(values, dtype=dtype)
+    assert nx.dtype_of(x) == dtype
+    assert nx.shape_of(x) == values.shape
+    asserts.same_bits(nx.to_numpy(x), values)
+
+
+@pytest.mark.clause("arrays.special-values")
+def test_zeros_subnormals_infinities_and_nan_survive(nx, dtype):
+    form = FORMATS[dtype]
+    subnormal = float(form.ulp(np.array(0.0)))
+    positive = [0.0, subnormal, 3 * subnormal, form.smallest_normal, 1.0, form.largest, np.inf]
+    values = np.array([*positive, *(-v for v in positive), np.nan], _numpy(dtype))
+    asserts.same_bits(nx.to_numpy(nx.asarray(values, dtype=dtype)), values)
+    for value in values:
+        asserts.same_bits(nx.to_numpy(nx.asarray(value, dtype=dtype)), np.asarray(value))
+
+
+@pytest.mark.clause("arrays.rounding")
+def test_a_narrower_dtype_rounds_to_nearest_even(nx, dtype):
+    form, wide = FORMATS[dtype], "float32" if dtype in ("float16", "bfloat16") else "float64"
+    exponents = [form.min_exponent, -3, 0, 1, form.max_exponent]
+    largest = 2 ** (form.precision - 1)
+    kept = [2.0**e * (1 + k / largest) for e in exponents for k in (0, 1, 2, largest - 1)]
+    subnormal = float(form.ulp(np.array(0.0)))
+    kept = np.array([0.0, subnormal, 2 * subnormal, *kept], np.float64)
+    with np.errstate(over="ignore"):  # float64 itself ends at the largest number
+        tie = (kept + form.ulp(kept) / 2).astype(wide)
+        beside = [np.nextafter(tie, np.array(side, wide)) for side in (-np.inf, np.inf)]
+    values = np.concatenate([kept.astype(wide), tie, *beside])
+    values = np.concatenate([values, -values])
+    asserts.same_bits(nx.to_numpy(nx.asarray(values, dtype=dtype)), _rounded(values, form, dtype))
+
+
+def _rounded(values, form, dtype):
+    """Return values rounded to nearest even: whole multiples of the last place, by definition."""
+    exact = values.astype(np.float64)
+    with np.errstate(over="ignore"):
+        unit = form.ulp(exact)
+        nearest = np.rint(exact / unit) * unit
+        beyond = np.abs(nearest) > form.largest
+    return np.where(beyond, np.copysign(np.inf, exact), nearest).astype(_numpy(dtype))
 
 
 @pytest.mark.clause("arrays.default-dtype")
@@ -60,7 +128,9 @@ def test_other_values_are_no_arrays(nx, value):
     assert not nx.is_array(value)
 
 
-def _deterministic_calls(nx: Backend) -> dict[str, tuple[Callable[..., Any], list[np.ndarray]]]:
+def _deterministic_calls(
+    nx: Backend, dtype: str
+) -> dict[str, tuple[Callable[..., Any], list[np.ndarray]]]:
     x = np.linspace(-3, 3, 24).reshape(4, 6)
     channels = [np.linspace(1, 2, 6) for _ in range(4)]
     calls: dict[str, tuple[Callable[..., Any], list[np.ndarray]]] = {
@@ -75,25 +145,63 @@ def _deterministic_calls(nx: Backend) -> dict[str, tuple[Callable[..., Any], lis
             lambda p, f, rescale=rescale: nx.chain_product(p, f, rescale=rescale),
             [np.ones((2, 3, 3)), np.ones((4, 2, 3, 3))],
         )
-    for training in (False, True):
-        calls[f"batch_norm {training}"] = (
-            lambda *a, training=training: nx.batch_norm(*a, training=training),
-            [x, *channels],
-        )
-    calls["layer_norm"] = (nx.layer_norm, [x, *channels[:2]])
+    if dtype in ("float32", "float64"):  # what normalization is defined for
+        for training in (False, True):
+            calls[f"batch_norm {training}"] = (
+                lambda *a, training=training: nx.batch_norm(*a, training=training),
+                [x, *channels],
+            )
+        calls["layer_norm"] = (nx.layer_norm, [x, *channels[:2]])
+
+    def loss(x):
+        return nx.ops.sum(nx.sigmoid(x))
+
     calls["vjp"] = (lambda x, v: nx.vjp(nx.tanh, x)[1](v), [x, x])
-    calls["value_and_gradient"] = (
-        lambda x: nx.value_and_gradient(lambda x: nx.ops.sum(nx.sigmoid(x)))(x),
-        [x],
-    )
+    calls["value_and_gradient"] = (lambda x: nx.value_and_gradient(loss)(x), [x])
+    if "jvp" in nx.capabilities:
+        calls["jvp"] = (lambda x, v: nx.jvp(nx.tanh, x, v), [x, x])
+    if "hvp" in nx.capabilities:
+        calls["hvp"] = (lambda x, v: nx.hvp(loss, x, v), [x, x])
     return calls
 
 
 @pytest.mark.clause("arrays.no-mutation")
 def test_no_operation_changes_its_arguments(nx, full_dtype):
-    for name, (call, values) in _deterministic_calls(nx).items():
+    for name, (call, values) in _deterministic_calls(nx, full_dtype).items():
         arrays = [nx.asarray(v.astype(full_dtype)) for v in values]
         call(*arrays)
         for array, value in zip(arrays, values, strict=True):
             after = nx.to_numpy(array)
             assert np.array_equal(after, value.astype(full_dtype)), f"{name} changed its argument"
+
+
+@pytest.mark.clause("arrays.no-mutation")
+def test_no_draw_changes_an_earlier_one(nx, full_dtype):
+    stream = nx.stream(1)
+    draws = [
+        lambda: stream.uniform((100,), dtype=full_dtype),
+        lambda: stream.normal((100,), dtype=full_dtype),
+        lambda: stream.truncated_normal((100,), dtype=full_dtype),
+        lambda: nx.initialize(Normal(0.0, 0.1), (100,), stream, dtype=full_dtype),
+    ]
+    arrays = [draw() for draw in draws]
+    before = [nx.to_numpy(x) for x in arrays]
+    for draw in draws:
+        draw()
+    for array, value in zip(arrays, before, strict=True):
+        asserts.same_bits(nx.to_numpy(array), value)
+
+
+def _leaves(result: Any) -> list[Any]:
+    if isinstance(result, (tuple, list)):
+        return [leaf for part in result for leaf in _leaves(part)]
+    return [result]
+
+
+@pytest.mark.clause("arrays.dtype")
+def test_operations_keep_the_dtype(nx, dtype):
+    for name, (call, values) in _deterministic_calls(nx, dtype).items():
+        arrays = [nx.asarray(v, dtype=dtype) for v in values]
+        for leaf in _leaves(call(*arrays)):
+            assert nx.is_array(leaf), name
+            assert nx.dtype_of(leaf) == dtype, name

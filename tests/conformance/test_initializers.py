@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import beta
 
-from isometry.common.laws.distributions import Constant, Normal, TruncatedNormal, Uniform
-from isometry.common.laws.fans import LAYOUTS
-from isometry.common.laws.initializers import INITIALIZERS, Orthogonal, VarianceScaling
+from isometry.common.errors import InvalidArgument
+from isometry.common.laws.distributions import (
+    TRUNCATED_STD,
+    Constant,
+    Normal,
+    TruncatedNormal,
+    Uniform,
+)
+from isometry.common.laws.fans import LAYOUTS, MODES, fans
+from isometry.common.laws.initializers import (
+    DISTRIBUTIONS,
+    INITIALIZERS,
+    Orthogonal,
+    VarianceScaling,
+)
 from isometry.common.portable import PortableStream
 from isometry.common.statistics import rounding, verdicts
-from isometry.conformance import asserts
+from isometry.conformance import asserts, connections
+from isometry.conformance.examples import EXAMPLES
+from isometry.conformance.recording import RecordingStream
 
 SCALED = [name for name in INITIALIZERS if "_" in name]
 # out_in (out, in, *kernel); in and out differ, so that swapped fans show
@@ -54,6 +71,120 @@ def test_resolved_law_is_the_papers(name, kind, layout):
     assert law.moments[0] == 0
 
 
+# --- without a draw: fans by counting, scales by what a stream is asked for ---------------------
+
+
+@pytest.mark.clause("initializers.fans")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", connections.LAYERS)
+def test_fans_are_the_connections_of_a_unit(kind, layout):
+    layer = connections.LAYERS[kind]
+    assert fans(layer.stored(layout), layout, **layer.arguments) == connections.count(layer)
+
+
+@st.composite
+def _convolutions(draw):
+    channels, kernels = st.integers(1, 4), st.lists(st.integers(1, 3), max_size=3)
+    return connections.convolution(
+        draw(channels),
+        draw(channels),
+        *draw(kernels),
+        groups=draw(channels),
+        transposed=draw(st.booleans()),
+        dilation=draw(st.integers(1, 2)),
+    )
+
+
+@pytest.mark.clause("initializers.fans")
+@EXAMPLES
+@given(layer=_convolutions(), layout=st.sampled_from(LAYOUTS))
+def test_fans_of_any_convolution_are_its_connections(layer, layout):
+    assert fans(layer.stored(layout), layout, **layer.arguments) == connections.count(layer)
+
+
+GAINS = (1.0, 2**0.5, 5 / 3, 1e-3)
+RULES = {
+    **{
+        name: (INITIALIZERS[name], gain, mode, distribution)
+        for distribution in DISTRIBUTIONS
+        for name, gain, mode in (
+            (f"lecun_{distribution}", 1.0, "fan_in"),
+            (f"xavier_{distribution}", 1.0, "fan_avg"),
+            (f"he_{distribution}", 2**0.5, "fan_in"),
+        )
+    },
+    **{
+        f"{distribution}, {mode}, gain {gain:g}": (
+            VarianceScaling(gain, mode, distribution),
+            gain,
+            mode,
+            distribution,
+        )
+        for gain, mode, distribution in itertools.product(GAINS, MODES, DISTRIBUTIONS)
+    },
+}
+"""What to draw, and what it must come to."""
+
+
+def _asked(distribution, std):
+    """Return the draw of mean 0 and this std: its name and arguments."""
+    if distribution == "uniform":
+        return "uniform", -math.sqrt(3) * std, math.sqrt(3) * std
+    if distribution == "normal":
+        return "normal", 0.0, std
+    return "truncated_normal", 0.0, std / TRUNCATED_STD
+
+
+@pytest.mark.clause("initializers.scale")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", connections.LAYERS)
+def test_a_stream_is_asked_for_exactly_the_scale(nx, dtype, kind, layout):
+    layer = connections.LAYERS[kind]
+    shape, counted = layer.stored(layout), connections.count(layer)
+    stream = RecordingStream(nx)
+    for name, (rule, gain, mode, distribution) in RULES.items():
+        if layer.arguments:  # fans that the shape alone does not tell
+            wanted = rule.law(fans(shape, layout, **layer.arguments))
+        else:
+            wanted = name if name in INITIALIZERS else rule
+        weight = nx.initialize(wanted, shape, stream, layout=layout, dtype=dtype)
+        assert nx.shape_of(weight) == shape, name
+        assert nx.dtype_of(weight) == dtype, name
+        fan = {
+            "fan_in": counted.fan_in,
+            "fan_out": counted.fan_out,
+            "fan_avg": (counted.fan_in + counted.fan_out) / 2,
+        }[mode]
+        drawn = stream.draws.pop()
+        law, *arguments = _asked(distribution, gain / math.sqrt(fan))
+        assert not stream.draws, f"{name} drew more than once"
+        assert (drawn.law, drawn.shape, drawn.dtype) == (law, shape, dtype), name
+        asserts.within_ulp(np.array([drawn.a, drawn.b]), np.array(arguments), "float64", 4)
+
+
+ELEMENTWISE = [name for name in INITIALIZERS if name != "orthogonal"]
+
+
+@pytest.mark.clause("initializers.shapes")
+@EXAMPLES
+@given(
+    name=st.sampled_from(ELEMENTWISE),
+    sizes=st.lists(st.integers(-1, 3), max_size=4),
+    layout=st.sampled_from(LAYOUTS),
+)
+def test_a_weight_has_its_shape_or_is_refused(nx, name, sizes, layout):
+    stream, shape = RecordingStream(nx), tuple(sizes)
+    if min(shape, default=1) >= 1 and (len(shape) >= 2 or name not in SCALED):
+        assert nx.shape_of(nx.initialize(name, shape, stream, layout=layout)) == shape
+    else:
+        with pytest.raises(InvalidArgument):
+            nx.initialize(name, shape, stream, layout=layout)
+        assert not stream.draws
+
+
+# --- native draws -------------------------------------------------------------------------------
+
+
 @pytest.mark.clause("initializers.law")
 @pytest.mark.parametrize(("name", "shape", "layout"), _weights())
 def test_native_weight_has_its_law(nx, name, shape, layout, seed, judge):
@@ -66,6 +197,15 @@ def test_native_weight_has_its_law(nx, name, shape, layout, seed, judge):
     judge(verdicts.mean(sample, law, detects=0.03, dtype="float32"))
     judge(verdicts.distribution(sample, law.cdf, detects=0.015, dtype="float32"))
     judge(verdicts.support(sample, law, detects=1e-4, dtype="float32"))
+
+
+@pytest.mark.clause("initializers.tail")
+def test_a_large_truncated_weight_keeps_its_law(nx, seed, judge):
+    law = TruncatedNormal(0.1, 0.3)
+    sample = nx.to_numpy(nx.initialize(law, (1650, 2000), nx.stream(seed(8))))
+    judge(verdicts.support(sample, law, detects=4.2e-6, dtype="float32"))
+    judge(verdicts.mean(sample, law, detects=0.01, dtype="float32"))
+    judge(verdicts.spread(sample, law, detects=0.01, dtype="float32"))
 
 
 GIVEN = {
@@ -124,7 +264,9 @@ def test_orthogonal_weights_have_haars_measure(nx, seed, judge):
         judge(verdicts.signs(q[:, *index] > 0, detects=0.25))
     judge(verdicts.signs(np.linalg.det(q) > 0, detects=0.25))
     law = beta(0.5, (size - 1) / 2).cdf
-    judge(verdicts.distribution(q[:, 0, 0] ** 2, law, detects=0.25, dtype="float32"))
+    diagonal = np.full(size, size**-0.5)  # in every direction an entry has the same law
+    for entry in (q[:, 0, 0], (diagonal @ q)[:, 0], (q @ diagonal)[:, 0]):
+        judge(verdicts.distribution(entry**2, law, detects=0.25, dtype="float32"))
 
 
 # --- portable -----------------------------------------------------------------------------------

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+import threading
 import types
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from isometry.common.laws.distributions import Normal, TruncatedNormal, Uniform
+from isometry.common.laws.formats import FORMATS
 from isometry.common.portable import PortableStream
 from isometry.common.statistics import verdicts
 from isometry.common.streams import MAX_SEED
-from isometry.conformance import asserts, generators
+from isometry.conformance import asserts, generators, repeats
 
 KINDS = ("native", "portable")
 DRAWS = ("uniform", "normal", "truncated_normal")
@@ -63,40 +66,59 @@ def test_children_do_not_depend_on_what_was_drawn(nx, kind):
         asserts.same_bits(_drawn(nx, a), _drawn(nx, b))
 
 
+@pytest.mark.clause("streams.splits")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_split_gives_the_next_children(nx, kind):
+    at_once, twice = _stream(nx, kind, 4), _stream(nx, kind, 4)
+    children = [*twice.split(1), *twice.split(2)]
+    for a, b in zip(at_once.split(3), children, strict=True):
+        asserts.same_bits(_drawn(nx, b, count=100), _drawn(nx, a, count=100))
+    (grandchild,) = children[0].split(1)
+    drawn = [_drawn(nx, s, count=100).tobytes() for s in (twice, *children, grandchild)]
+    assert len(set(drawn)) == len(drawn)
+
+
+def _drawn_by_turns(nx, stream, start):
+    start.wait()
+    return [_drawn(nx, stream, draw, count=100) for _ in range(10) for draw in DRAWS]
+
+
+@pytest.mark.clause("streams.threads")
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_do_not_disturb_each_other(nx, kind):
+    alone, together = (threading.Barrier(n, timeout=60) for n in (1, 3))
+    expected = [_drawn_by_turns(nx, _stream(nx, kind, k), alone) for k in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        streams = [_stream(nx, kind, k) for k in range(3)]
+        observed = list(pool.map(lambda s: _drawn_by_turns(nx, s, together), streams))
+    for a, b in zip(np.array(expected), np.array(observed), strict=True):
+        asserts.same_bits(b, a)
+
+
 @pytest.mark.clause("streams.independence")
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_seeds_children_and_draws_are_independent(nx, kind, seed, judge):
+def test_other_seeds_children_and_draws_are_independent(nx, full_dtype, kind, seed, judge):
     first_seed = seed(7)
     base = _stream(nx, kind, first_seed)
     left, right = base.split(2)
     (grandchild,) = left.split(1)
-    first = _drawn(nx, base)
-    others = {
-        "the next draw": base,
-        "seed + 1": _stream(nx, kind, first_seed + 1),
-        "seed + 2**31": _stream(nx, kind, first_seed + 2**31),
-        "seed + 2**32": _stream(nx, kind, first_seed + 2**32),
-        "the largest seed": _stream(nx, kind, MAX_SEED),
-        "the first child": left,
-        "the second child": right,
-        "a grandchild": grandchild,
-    }
-    seen = {"the stream": first}
-    for name, stream in others.items():
-        drawn = _drawn(nx, stream)
-        for other, values in seen.items():
-            # two draws share a float32 value with probability below 2**-20: 100 never happens
-            shared = np.count_nonzero(drawn == values)
-            assert shared < 100, f"{name} repeats {shared} of {COUNT} values of {other}"
+    seen = first = _drawn(nx, base, dtype=full_dtype)
+    others = [base, left, right, grandchild]
+    others += [_stream(nx, kind, first_seed + step) for step in (1, 2**31, 2**32)]
+    # the last two are one number in float64
+    others += [_stream(nx, kind, number) for number in (2**53, 2**53 + 1, MAX_SEED - 1, MAX_SEED)]
+    for stream in others:
+        drawn = _drawn(nx, stream, dtype=full_dtype)
         judge(verdicts.signs((drawn > 0) == (first > 0), detects=0.03))
-        seen[name] = drawn
+        judge(repeats.between(drawn, seen, detects=0.25, dtype=full_dtype))
+        seen = np.concatenate([seen, drawn])
 
 
 @pytest.mark.clause("streams.shape")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("draw", DRAWS)
 def test_draws_are_arrays_of_the_dtype_and_shape(nx, dtype, kind, draw):
-    for shape in ((), (5,), (2, 3, 4)):
+    for shape in ((), (2, 3, 4)):  # other clauses draw rows
         x = getattr(_stream(nx, kind, 0), draw)(shape, dtype=dtype)
         assert nx.is_array(x)
         assert nx.shape_of(x) == shape
@@ -105,6 +127,11 @@ def test_draws_are_arrays_of_the_dtype_and_shape(nx, dtype, kind, draw):
 
 # --- the laws -----------------------------------------------------------------------------------
 
+STANDARD = {
+    "uniform": Uniform(),
+    "normal": Normal(),
+    "truncated_normal": TruncatedNormal(),
+}
 LAWS = {
     "uniform": Uniform(-0.5, 2.0),
     "normal": Normal(1.5, 0.5),
@@ -125,12 +152,51 @@ def test_draws_have_their_law(nx, full_dtype, kind, draw, seed, judge):
     judge(verdicts.support(sample, law, detects=1e-4, dtype=full_dtype))
 
 
+SOURCES = {"float32": 2**21, "float64": 2**32}  # too few values for a float of this format
+BITS = {"float32": 11, "float64": 24}  # the precision of the next narrower format
+
+
 @pytest.mark.clause("streams.resolution")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("draw", DRAWS)
-def test_float64_draws_are_no_rounded_float32(nx, kind, draw):
-    values = _drawn(nx, _stream(nx, kind, 12), draw, "float64", 1000)
-    assert np.count_nonzero(values == values.astype(np.float32)) < 10
+def test_draws_are_not_rounded_from_a_narrower_format(nx, full_dtype, kind, draw):
+    values = _drawn(nx, _stream(nx, kind, 12), draw, full_dtype)[:1000]
+    fraction, _ = np.frexp(values)
+    scaled = np.ldexp(fraction, BITS[full_dtype])
+    assert np.count_nonzero(scaled == np.rint(scaled)) < 30
+
+
+@pytest.mark.clause("streams.mean")
+@pytest.mark.parametrize("draw", ["uniform", "normal"])
+def test_moments_of_a_large_draw(nx, draw, seed, judge):
+    law = LAWS[draw]
+    sample = nx.to_numpy(law.draw(nx, nx.stream(seed(13)), (3_300_000,)))
+    judge(verdicts.mean(sample, law, detects=0.01, dtype="float32"))
+    judge(verdicts.spread(sample, law, detects=0.01, dtype="float32"))
+
+
+@pytest.mark.clause("streams.within-draw")
+@pytest.mark.parametrize("draw", DRAWS)
+def test_values_of_one_draw_are_independent(nx, draw, seed, judge):
+    law = STANDARD[draw]
+    u = law.cdf(_drawn(nx, nx.stream(seed(14)), draw))
+    half = COUNT // 2
+    pairs = {"neighbours": (u[1:], u[:-1]), "halves": (u[half:], u[:half])}
+    for later, earlier in pairs.values():
+        for above in (lambda u: u > 0.5, lambda u: abs(u - 0.5) > 0.25):  # the sign and the size
+            judge(verdicts.signs(above(later) == above(earlier), detects=0.04))
+
+
+@pytest.mark.clause("streams.distinct")
+@pytest.mark.parametrize("draw", DRAWS)
+def test_draws_have_as_many_values_as_their_dtype_leaves(nx, dtype, draw, seed, judge):
+    stream = nx.stream(seed(15))
+    if dtype in SOURCES:
+        sample = _drawn(nx, stream, draw, dtype, 2**20)
+        judge(repeats.within(sample, detects=SOURCES[dtype], dtype=dtype))
+    else:
+        sample, few = _drawn(nx, stream, draw, dtype), 2 ** (FORMATS[dtype].precision - 1)
+        judge(verdicts.distinct(sample, STANDARD[draw], detects=few, dtype=dtype))
 
 
 # --- nothing global -----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 
 class _BatchNorm:
-    """Calls the right batch norm with `options` altered by the fault."""
+    """Calls `wrong` with the arrays, the options, and the right batch norm."""
 
     def batch_norm(
         self,
@@ -29,6 +29,11 @@ class _BatchNorm:
             "running_variance": running_variance,
         }
         return self.wrong((x, scale, shift, mean, variance), options, super().batch_norm)
+
+    def wide(self, v, x, axis):
+        """Return one value per channel in a shape that x broadcasts with."""
+        axis %= len(self.shape_of(x))
+        return self.ops.reshape(v, tuple(-1 if k == axis else 1 for k in range(len(x.shape))))
 
 
 class BiasedForUnbiased(_BatchNorm):
@@ -57,6 +62,40 @@ class EpsOutside(_BatchNorm):
         return right(*arrays, **options)
 
 
+class EpsFixed(_BatchNorm):
+    """Eps is the default whatever is asked for."""
+
+    def wrong(self, arrays, options, right):
+        return right(*arrays, **{**options, "eps": 1e-5})
+
+
+class EpsInRunning(_BatchNorm):
+    """The running variance includes eps."""
+
+    def wrong(self, arrays, options, right):
+        y, mean, variance = right(*arrays, **options)
+        return y, mean, variance + (options["eps"] if options["training"] else 0.0)
+
+
+class GammaFixed(_BatchNorm):
+    """The scale is taken for 1, as MXNet's operator has it by default."""
+
+    def wrong(self, arrays, options, right):
+        x, scale, *others = arrays
+        return right(x, self.ops.ones_like(scale), *others, **options)
+
+
+class OutputUnbiased(_BatchNorm):
+    """The output is divided by the unbiased standard deviation."""
+
+    def wrong(self, arrays, options, right):
+        x, scale, *others = arrays
+        if options["training"]:
+            count = int(self.to_numpy(x).size / self.to_numpy(scale).size)
+            scale = scale * ((count - 1) / count) ** 0.5
+        return right(x, scale, *others, **options)
+
+
 class RunningInTraining(_BatchNorm):
     """Training normalizes by the running statistics."""
 
@@ -66,22 +105,201 @@ class RunningInTraining(_BatchNorm):
         return y, mean, variance
 
 
-class NaiveVariance:
-    """E[x**2] - E[x]**2: nothing is left of it far from zero."""
+class BatchInInference(_BatchNorm):
+    """Inference normalizes by the statistics of the batch."""
+
+    def wrong(self, arrays, options, right):
+        y, _, _ = right(*arrays, **{**options, "training": True})
+        return (y, *right(*arrays, **options)[1:])
+
+
+class UpdatedInInference(_BatchNorm):
+    """Inference moves the running statistics."""
+
+    def wrong(self, arrays, options, right):
+        y, _, _ = right(*arrays, **options)
+        return (y, *right(*arrays, **{**options, "training": True})[1:])
+
+
+class NeverUpdated(_BatchNorm):
+    """Training leaves the running statistics as they were."""
+
+    def wrong(self, arrays, options, right):
+        return right(*arrays, **options)[0], *arrays[3:]
+
+
+class StatisticsDifferentiated(_BatchNorm):
+    """Gradients flow through the running mean."""
+
+    def wrong(self, arrays, options, right):
+        y, mean, variance = right(*arrays, **options)
+        x = self.ops.mean(arrays[0])
+        return y, mean + (x - self.ops.stop_gradient(x)), variance
+
+
+class BatchConstants(_BatchNorm):
+    """Mean and variance of the batch are constants for differentiation."""
+
+    def wrong(self, arrays, options, right):
+        if not options["training"]:
+            return right(*arrays, **options)
+        x, scale, shift, _, _ = arrays
+        axes = tuple(k for k in range(len(x.shape)) if k != options["axis"] % len(x.shape))
+        z = self.ops.stop_gradient(x)
+        m = self.ops.mean(z, axis=axes, keepdims=True)
+        v = self.ops.mean(self.ops.square(z - m), axis=axes, keepdims=True)
+        scale, shift = (self.wide(p, x, options["axis"]) for p in (scale, shift))
+        y = (x - m) / self.ops.sqrt(v + options["eps"]) * scale + shift
+        return (y, *right(*arrays, **options)[1:])
+
+
+class RowNormalized(_BatchNorm):
+    """One value per channel is normalized by the mean over the channels."""
+
+    def wrong(self, arrays, options, right):
+        if len(self.shape_of(arrays[0])) > 1:
+            return right(*arrays, **options)
+        return self.layer_norm(*arrays[:3], eps=options["eps"]), *arrays[3:]
+
+
+class VolumesPass(_BatchNorm):
+    """Arrays of five axes, batches of volumes, are not normalized."""
+
+    def wrong(self, arrays, options, right):
+        y, mean, variance = right(*arrays, **options)
+        return arrays[0] if len(self.shape_of(y)) == 5 else y, mean, variance
+
+
+class _LayerNorm:
+    """Computes ``(x - m) / d * scale + shift`` with the fault's `statistics` m and d."""
 
     def layer_norm(self, x, scale, shift, /, *, axis=-1, eps=1e-5):
-        ops = self.ops
         axes = tuple(range(axis % len(x.shape), len(x.shape)))
-        with self.scope():
-            mean = ops.mean(x, axis=axes, keepdims=True)
-            square = ops.mean(ops.square(x), axis=axes, keepdims=True)
-            return (x - mean) / ops.sqrt(ops.abs(square - mean * mean) + eps) * scale + shift
+        mean, deviation = self.statistics(x, axes, eps)
+        return (x - mean) / deviation * scale + shift
+
+    def moments(self, x, axes):
+        mean = self.ops.mean(x, axis=axes, keepdims=True)
+        return mean, self.ops.mean(self.ops.square(x - mean), axis=axes, keepdims=True)
+
+
+class NaiveVariance(_LayerNorm):
+    """The variance is E[x**2] - E[x]**2: nothing is left of it far from zero."""
+
+    def statistics(self, x, axes, eps):
+        mean = self.ops.mean(x, axis=axes, keepdims=True)
+        square = self.ops.mean(self.ops.square(x), axis=axes, keepdims=True)
+        return mean, self.ops.sqrt(self.ops.abs(square - mean * mean) + eps)
+
+
+class NaiveDifferentiated(NaiveVariance):
+    """The output is right, the gradient that of E[x**2] - E[x]**2."""
+
+    def layer_norm(self, x, scale, shift, /, *, axis=-1, eps=1e-5):
+        naive = super().layer_norm(x, scale, shift, axis=axis, eps=eps)
+        right = super(_LayerNorm, self).layer_norm(x, scale, shift, axis=axis, eps=eps)
+        return naive + self.ops.stop_gradient(right - naive)
+
+
+class LayerUnbiased(_LayerNorm):
+    """Layer norm divides by n - 1."""
+
+    def statistics(self, x, axes, eps):
+        mean, variance = self.moments(x, axes)
+        count = 1
+        for k in axes:
+            count *= self.shape_of(x)[k]
+        return mean, self.ops.sqrt(variance * (count / (count - 1)) + eps)
+
+
+class LayerEpsOutside(_LayerNorm):
+    """Layer norm adds eps to the standard deviation."""
+
+    def statistics(self, x, axes, eps):
+        mean, variance = self.moments(x, axes)
+        return mean, self.ops.sqrt(variance) + eps
+
+
+class LayerConstants(_LayerNorm):
+    """Mean and variance of an example are constants for differentiation."""
+
+    def statistics(self, x, axes, eps):
+        mean, variance = self.moments(self.ops.stop_gradient(x), axes)
+        return mean, self.ops.sqrt(variance + eps)
+
+
+class LastAxisOnly(_LayerNorm):
+    """Layer norm takes its statistics over the last axis alone."""
+
+    def statistics(self, x, axes, eps):
+        mean, variance = self.moments(x, axes[-1:])
+        return mean, self.ops.sqrt(variance + eps)
+
+
+class OverTheBatch(_LayerNorm):
+    """Layer norm takes its statistics over the examples."""
+
+    def statistics(self, x, axes, eps):
+        mean, variance = self.moments(x, (0,))
+        return mean, self.ops.sqrt(variance + eps)
+
+
+class ShiftScaled:
+    """The shift is added before scaling."""
+
+    def layer_norm(self, x, scale, shift, /, *, axis=-1, eps=1e-5):
+        return super().layer_norm(x, scale, shift * scale, axis=axis, eps=eps)
+
+
+class LayerEpsFixed:
+    """Layer norm has the default eps whatever is asked for."""
+
+    def layer_norm(self, x, scale, shift, /, *, axis=-1, eps=1e-5):
+        return super().layer_norm(x, scale, shift, axis=axis)
+
+
+class OneValuePasses:
+    """A layer of one value is not normalized."""
+
+    def layer_norm(self, x, scale, shift, /, *, axis=-1, eps=1e-5):
+        if self.shape_of(scale) == (1,):
+            return x * scale + shift
+        return super().layer_norm(x, scale, shift, axis=axis, eps=eps)
+
+
+class LayerInFloat32:
+    """Float64 is normalized in float32."""
+
+    def layer_norm(self, x, scale, shift, /, *, axis=-1, eps=1e-5):
+        narrow = (self.ops.astype(v, "float32") for v in (x, scale, shift))
+        return self.ops.astype(super().layer_norm(*narrow, axis=axis, eps=eps), self.dtype_of(x))
 
 
 FAULTS = {
-    BiasedForUnbiased: "normalization.conventions",
+    BiasedForUnbiased: "normalization.conventions[unbiased]",
     MomentumSwapped: "normalization.conventions",
-    EpsOutside: "normalization.batch",
-    RunningInTraining: "normalization.batch",
-    NaiveVariance: "normalization.conditioning",
+    EpsOutside: "normalization.batch[inference]",
+    EpsFixed: "normalization.batch[inference]",
+    EpsInRunning: "normalization.batch[training]",
+    GammaFixed: "normalization.batch[inference]",
+    OutputUnbiased: "normalization.batch[training]",
+    RunningInTraining: "normalization.batch[training]",
+    BatchInInference: "normalization.batch[inference]",
+    UpdatedInInference: "normalization.inference-statistics",
+    NeverUpdated: "normalization.conventions",
+    StatisticsDifferentiated: "normalization.statistics-gradient",
+    BatchConstants: "normalization.batch-gradient[training]",
+    NaiveVariance: "normalization.conditioning[layer_norm]",
+    NaiveDifferentiated: "normalization.conditioning-gradient[layer_norm]",
+    LayerUnbiased: "normalization.layer",
+    LayerEpsOutside: "normalization.layer",
+    LayerConstants: "normalization.layer-gradient",
+    LastAxisOnly: "normalization.layer",
+    OverTheBatch: "normalization.layer",
+    ShiftScaled: "normalization.layer",
+    RowNormalized: "normalization.one-axis",
+    VolumesPass: "normalization.any-shape",
+    LayerEpsFixed: "normalization.eps",
+    OneValuePasses: "normalization.smallest",
+    LayerInFloat32: "normalization.layer[float64]",
 }
