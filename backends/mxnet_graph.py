@@ -163,7 +163,12 @@ class Graph:
 def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
     """Return `scan` as a node of a graph: its body is traced once, whatever the length."""
     several = isinstance(carry, tuple)
-    start = carry if several else (carry,)
+    carries = carry if several else (carry,)
+    shapes = [shape_of(c) for c in carries]
+    # foreach knows no shape (), and slices a vector wrongly
+    start = [c.reshape(s or (1,)) for c, s in zip(carries, shapes, strict=True)]
+    row = shape_of(xs)[1:]
+    xs = xs if row else xs.reshape((-1, 1))
 
     def known(x: Array, shape: tuple[int, ...], dtype: str) -> Array:
         code = mx.nd.ndarray._DTYPE_NP_TO_MX[np.dtype(dtype).type]
@@ -173,9 +178,11 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any
     def body(x: Array, states: list[Array]) -> tuple[list[Array], list[Array]]:
         x = known(x, shape_of(xs)[1:], dtype_of(xs))
         states = [known(s, shape_of(c), dtype_of(c)) for s, c in zip(states, start, strict=True)]
-        carry, y = step(tuple(states) if several else states[0], x)
-        states_out = carry if several else (carry,)
-        # foreach knows no outputs of shape (), and insists that each input be used
+        inner = [s.reshape(shape) for s, shape in zip(states, shapes, strict=True)]
+        carry, y = step(tuple(inner) if several else inner[0], x.reshape(row))
+        ends = carry if several else (carry,)
+        states_out = [c.reshape(s or (1,)) for c, s in zip(ends, shapes, strict=True)]
+        # nor outputs of shape (), and insists that each input be used
         used = {name for z in (y, *states_out) for name in z.list_inputs()}
         unused = [z.reshape((-1,))[:1] for z in (x, *states) if z.name not in used]
         ys = [mx.sym.np.expand_dims(y, 0), *unused]
@@ -184,5 +191,7 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any
     ys, states = mx.sym.contrib.foreach(
         body, xs.as_nd_ndarray(), [c.as_nd_ndarray() for c in start]
     )
-    states = tuple(s.as_np_ndarray() for s in states)
+    states = tuple(
+        s.as_np_ndarray().reshape(shape) for s, shape in zip(states, shapes, strict=True)
+    )
     return states if several else states[0], mx.sym.np.squeeze(ys[0].as_np_ndarray(), 1)

@@ -14,7 +14,7 @@ from typing import Any
 import autograd
 import autograd.numpy as anp
 import numpy as np
-from autograd.differential_operators import hessian_vector_product, make_jvp, make_vjp
+from autograd.differential_operators import make_jvp, make_vjp
 from autograd.extend import Box, defjvp, defvjp, primitive
 from autograd.tracer import getval
 
@@ -114,6 +114,9 @@ _joins(relu, relu_gradient)
 _joins(relu_gradient, anp.zeros_like)
 _joins(leaky_relu, leaky_relu_gradient)
 _joins(leaky_relu_gradient, lambda x, slope: anp.zeros_like(x))
+# autograd differentiates astype in reverse mode alone
+_astype = anp.numpy_wrapper._astype
+defjvp(_astype, lambda g, y, x, *a: _astype(g, y.dtype), argnums=(0,))
 
 _NATIVE: dict[str, Callable[[Array], Array]] = {
     "sigmoid": lambda x: 1 / (1 + anp.exp(-x)),
@@ -189,6 +192,24 @@ def normalize_vjp(z: Array, x: Array, axes: tuple[int, ...], eps: float) -> Call
 defvjp(normalize, normalize_vjp, argnums=(0,))
 # the Jacobian is symmetric, so forward mode is the same formula
 defjvp(normalize, lambda g, z, x, axes, eps: normalize_vjp(z, x, axes, eps)(g), argnums=(0,))
+
+# --- differentiation ----------------------------------------------------------------------------
+
+
+def _tied(f: Callable[..., Array]) -> Callable[..., Array]:
+    """Return f; autograd warns of constants, which the sum of no values ties to its parameters."""
+
+    def tied(parameters: Any, *args: Any) -> Array:
+        y = f(parameters, *args)
+        if isinstance(y, Box):
+            return y
+        leaves = parameters.values() if hasattr(parameters, "values") else [parameters]
+        for leaf in leaves:
+            y = y + anp.sum(anp.ravel(leaf)[:0])
+        return y
+
+    return tied
+
 
 # --- streams ------------------------------------------------------------------------------------
 
@@ -286,7 +307,8 @@ class NumpyBackend(Backend):
     def asarray(self, value: Any, /, *, dtype: str | None = None) -> Array:
         if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
             dtype = "float32"
-        return np.array(value, dtype=dtype)
+        with _quiet():
+            return np.array(value, dtype=dtype)
 
     def to_numpy(self, x: Array, /) -> np.ndarray:
         return np.array(x)
@@ -389,7 +411,7 @@ class NumpyBackend(Backend):
         f = checks.scalar_valued(self, f)
 
         def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
-            value, gradient = autograd.value_and_grad(f)(parameters, *args)
+            value, gradient = autograd.value_and_grad(_tied(f))(parameters, *args)
             # autograd computes part of a float32 gradient in float64; the contract keeps the dtype
             if isinstance(parameters, dict):
                 return value, {k: gradient[k].astype(p.dtype) for k, p in parameters.items()}
@@ -398,7 +420,7 @@ class NumpyBackend(Backend):
         return evaluate
 
     def vjp(self, f: Callable[[Array], Array], x: Array, /) -> tuple[Array, Callable[..., Array]]:
-        pullback, y = make_vjp(f)(x)
+        pullback, y = make_vjp(_tied(f))(x)
         return y, lambda v: pullback(v).astype(x.dtype)
 
     def jvp(self, f: Callable[[Array], Array], x: Array, tangent: Array, /) -> tuple[Array, Array]:
@@ -406,7 +428,8 @@ class NumpyBackend(Backend):
         return y, change.astype(y.dtype)
 
     def hvp(self, f: Callable[[Array], Array], x: Array, vector: Array, /) -> Array:
-        return hessian_vector_product(f)(x, vector).astype(x.dtype)
+        one = np.ones((), x.dtype)  # the Hessian is symmetric
+        return self.vjp(lambda x: self.vjp(f, x)[1](one), x)[1](vector)
 
     def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
         return f
@@ -427,6 +450,20 @@ def _conv(x: Array, weight: Array, *, padding: int) -> Array:
             "bi...,oi->bo...", x[(slice(None), slice(None), *window)], weight[(..., *offset)]
         )
     return y
+
+
+def _broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
+    # autograd differentiates it for equal ranks only
+    return anp.broadcast_to(anp.reshape(x, (1,) * (len(shape) - x.ndim) + x.shape), shape)
+
+
+def _where(condition: Array, x1: Array, x2: Array) -> Array:
+    shape = np.broadcast_shapes(condition.shape, x1.shape, x2.shape)  # autograd does not sum back
+    return anp.where(condition, _broadcast_to(x1, shape), _broadcast_to(x2, shape))
+
+
+def _take(x: Array, indices: Array, *, axis: int) -> Array:
+    return x[(slice(None),) * (axis % x.ndim) + (indices,)]  # autograd has no derivative of take
 
 
 def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
@@ -450,7 +487,7 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "maximum": anp.maximum,
     "minimum": anp.minimum,
     "clip": anp.clip,
-    "where": anp.where,
+    "where": _where,
     "isfinite": anp.isfinite,
     "isnan": anp.isnan,
     "sum": anp.sum,
@@ -470,8 +507,8 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "squeeze": anp.squeeze,
     "concat": anp.concatenate,
     "stack": anp.stack,
-    "broadcast_to": anp.broadcast_to,
-    "take": np.take,
+    "broadcast_to": _broadcast_to,
+    "take": _take,
     "zeros": np.zeros,
     "ones": np.ones,
     "full": np.full,

@@ -291,7 +291,8 @@ class TensorflowBackend(Backend):
         if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
             dtype = "float32"
         number = tf.as_dtype(dtype).as_numpy_dtype if dtype else value.dtype
-        return tf.constant(np.array(value, dtype=number))
+        with np.errstate(over="ignore"):  # NumPy warns of what rounds to infinity
+            return tf.constant(np.array(value, dtype=number))
 
     def to_numpy(self, x: Array, /) -> np.ndarray:
         return np.array(tf.cast(x, tf.float32) if x.dtype == tf.bfloat16 else x)
@@ -469,6 +470,11 @@ def _conv(x: Array, weight: Array, *, padding: int) -> Array:
     return tf.transpose(y, (0, x.ndim - 1, *range(1, x.ndim - 1)))
 
 
+def _arange(start: float, stop: float, step: float, *, dtype: str) -> Array:
+    wide = "float64" if dtype == "float64" else "float32"
+    return tf.cast(tf.range(start, stop, step, wide), dtype)  # graphs have no range in half
+
+
 def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
     count = xs.shape[0]
     rows = tf.TensorArray(xs.dtype, size=count).unstack(xs)
@@ -529,7 +535,7 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "ones": tf.ones,
     "full": lambda shape, value, dtype: tf.constant(value, dtype, shape),
     "eye": tf.eye,
-    "arange": tf.range,
+    "arange": _arange,
     "zeros_like": tf.zeros_like,
     "ones_like": tf.ones_like,
     "astype": tf.cast,

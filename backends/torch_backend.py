@@ -334,6 +334,8 @@ class TorchBackend(Backend):
         y = f(x)
 
         def pullback(v: Array) -> Array:
+            if not y.requires_grad:  # a constant
+                return torch.zeros_like(x)
             return torch.autograd.grad(
                 y, x, v, retain_graph=True, allow_unused=True, materialize_grads=True
             )[0]

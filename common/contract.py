@@ -1,10 +1,21 @@
 """The contract: what a framework must be able to do, and nothing else.
 
-An adapter subclasses `Backend` and implements the abstract members natively; what can be composed
-from them is composed once, here. Arrays are positional-only, options keyword-only, and there is no
-global state: the backend is always passed explicitly, by convention as ``nx``. Arguments are
-checked before an adapter's code runs (`isometry.common.checks`), so that the same wrong call gives
-the same `InvalidArgument` on every backend.
+An adapter subclasses `Backend`. It must bring
+
+- the declarations `name`, `framework`, `dtypes` and `capabilities`;
+- ``__init__``, which refuses a device that does not exist and sets `ops`, and `device`;
+- `asarray`, `to_numpy`, `is_array`, `dtype_of`; `scope` where a dtype needs a context;
+- `stream`, with a subclass of :class:`isometry.common.streams.Stream`;
+- `value_and_gradient`; and of `jvp`, `hvp` and `compile` those that `capabilities` names.
+
+Everything else is composed from these, once, within the bounds stated here
+(`isometry.common.composed`, `isometry.common.chains`). An adapter overrides what the framework
+does itself, faster or with more precision.
+
+Arrays are positional-only, options keyword-only, and there is no global state: the backend is
+always passed explicitly, by convention as ``nx``. Arguments are checked before an adapter's code
+runs (`isometry.common.checks`), so that the same wrong call gives the same `InvalidArgument` on
+every backend; an adapter checks none.
 
 Error bounds are in units in the last place (ULP) of the result's dtype, against the exact value
 for the given input, wherever that value is a normal number of the dtype.
@@ -15,10 +26,11 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from importlib import metadata
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from isometry.common import chains, checks
+from isometry.common import chains, checks, composed
 from isometry.common.errors import InvalidArgument, Unsupported
 from isometry.common.laws.distributions import Distribution, Normal
 from isometry.common.laws.initializers import Initializer, initializer
@@ -87,6 +99,11 @@ def _check_chain_product(nx: Backend, arguments: dict[str, Any]) -> None:
     if product != factors[1:]:
         raise InvalidArgument(
             f"each factor must have the product's shape {product}; received factors of {factors}"
+        )
+    dtypes = nx.dtype_of(arguments["product"]), nx.dtype_of(arguments["factors"])
+    if dtypes[0] != dtypes[1]:
+        raise InvalidArgument(
+            f"factors must have the dtype {dtypes[0]} of product; received {dtypes[1]}"
         )
 
 
@@ -178,7 +195,9 @@ class Backend(checks.Checked, abc.ABC):
     expected_failures: ClassVar[Mapping[str, str]] = {}
     """Clause of the conformance suite -> why this framework cannot meet it, with a link.
 
-    The clause must then fail in every mode and dtype it is run in: one that passes is an error.
+    It must then fail in every case it is run in; ``"ops.precision[float64,compiled]"`` names only
+    the cases whose pytest id has all of these words. What passes all the same is an error. A file
+    for ``--expect`` says the same outside the adapter.
     """
     ops: SimpleNamespace
     """The vocabulary of :mod:`isometry.common.ops`, bound to this framework.
@@ -213,9 +232,9 @@ class Backend(checks.Checked, abc.ABC):
     def __init__(self, *, device: str | None = None) -> None: ...
 
     @property
-    @abc.abstractmethod
     def version(self) -> str:
-        """Version of the framework."""
+        """Version of the framework; by default that of the installed distribution `framework`."""
+        return metadata.version(self.framework)
 
     @property
     @abc.abstractmethod
@@ -226,13 +245,18 @@ class Backend(checks.Checked, abc.ABC):
         """Return the context in which every dtype computes at its own precision.
 
         Methods enter it by themselves. Code that applies Python operators to arrays outside
-        them wraps itself in ``with nx.scope():``; elsewhere than in JAX it does nothing or little.
+        them wraps itself in ``with nx.scope():``, and so does an adapter in the functions that
+        `value_and_gradient`, `vjp` and `compile` return: they run later. Most frameworks need
+        none; JAX keeps float64 by it, and MLX runs on the CPU.
         """
         return nullcontext()
 
     @abc.abstractmethod
     def asarray(self, value: Any, /, *, dtype: str | None = None) -> Array:
         """Return an array of this framework, on its device, as a copy.
+
+        What `dtype` does not hold is rounded to nearest even, and to infinity beyond its range,
+        without a warning; a float64 value may reach a half precision by way of float32.
 
         Parameters
         ----------
@@ -277,7 +301,6 @@ class Backend(checks.Checked, abc.ABC):
 
     # --- sigmoid gradients --------------------------------------------------------------------
 
-    @abc.abstractmethod
     def sigmoid(self, x: Array, /) -> Array:
         """Logistic sigmoid, ``1 / (1 + exp(-x))``; any shape, dtype kept.
 
@@ -285,8 +308,8 @@ class Backend(checks.Checked, abc.ABC):
         ULP. Differentiating through it gives `sigmoid_gradient`, within the same bound, eager or
         compiled. +-inf gives 1 and 0, NaN stays NaN.
         """
+        return composed.sigmoid(self, x)
 
-    @abc.abstractmethod
     def sigmoid_gradient(self, x: Array, /) -> Array:
         """Exact derivative of the sigmoid, ``e / (1 + e)**2`` with ``e = exp(-|x|)``.
 
@@ -296,15 +319,15 @@ class Backend(checks.Checked, abc.ABC):
         half precisions. At +-inf it is 0, NaN stays NaN. The usual
         ``y (1 - y)`` is 0 from x = 16.64 in float32.
         """
+        return composed.sigmoid_gradient(self, x)
 
-    @abc.abstractmethod
     def tanh(self, x: Array, /) -> Array:
         """Hyperbolic tangent, the framework's own: at most 8 ULP (TensorFlow and JAX reach 7).
 
         Differentiating through it gives `tanh_gradient`. +-inf gives +-1, NaN stays NaN.
         """
+        return composed.tanh(self, x)
 
-    @abc.abstractmethod
     def tanh_gradient(self, x: Array, /) -> Array:
         """Exact derivative of tanh, ``1 / cosh(x)**2``.
 
@@ -313,39 +336,40 @@ class Backend(checks.Checked, abc.ABC):
         half precisions. At +-inf it is 0, NaN stays NaN. The usual ``1 - y**2`` is 0 from x = 9.01
         in float32.
         """
+        return composed.tanh_gradient(self, x)
 
-    @abc.abstractmethod
     def relu(self, x: Array, /) -> Array:
         """max(x, 0); exact; NaN stays NaN; differentiating through it gives `relu_gradient`."""
+        return composed.relu(self, x)
 
-    @abc.abstractmethod
     def relu_gradient(self, x: Array, /) -> Array:
         """1 for x > 0, 0 for x <= 0 (the subgradient at 0 is 0); NaN stays NaN."""
+        return composed.relu_gradient(self, x)
 
-    @abc.abstractmethod
     def leaky_relu(self, x: Array, /, *, slope: float = 0.01) -> Array:
         """x for x > 0, ``slope * x`` otherwise; differentiates to `leaky_relu_gradient`."""
+        return composed.leaky_relu(self, x, slope)
 
-    @abc.abstractmethod
     def leaky_relu_gradient(self, x: Array, /, *, slope: float = 0.01) -> Array:
         """1 for x > 0, `slope` for x <= 0; NaN stays NaN."""
+        return composed.leaky_relu_gradient(self, x, slope)
 
-    @abc.abstractmethod
     def native_gradient(self, activation: str, x: Array, /) -> Array:
         """Derivative of the framework's own activation by its own automatic differentiation.
 
         What a user of the framework gets who writes the activation and asks for its gradient, so
-        that it can be compared with the exact one. No error bound: that is the point.
+        that it can be compared with the exact one. No error bound: that is the point. By default
+        the activation is its usual formula in `ops`; an adapter hands over the framework's own.
 
         Parameters
         ----------
         activation : {"sigmoid", "tanh", "relu", "leaky_relu"}
             The last with slope 0.01.
         """
+        return composed.native_gradient(self, activation, x)
 
     # --- random matrix chains -----------------------------------------------------------------
 
-    @abc.abstractmethod
     def chain_product(
         self, product: Array, factors: Array, /, *, rescale: bool = False
     ) -> tuple[Array, Array]:
@@ -372,6 +396,7 @@ class Backend(checks.Checked, abc.ABC):
         Relative error in norm at most ``k n eps ||P|| ||F_1|| ... ||F_k||`` (Higham 2002, Accuracy
         and Stability of Numerical Algorithms, section 3.5).
         """
+        return composed.chain_product(self, product, factors, rescale=rescale)
 
     def matrix_chain(
         self,
@@ -461,7 +486,6 @@ class Backend(checks.Checked, abc.ABC):
 
     # --- normalization ------------------------------------------------------------------------
 
-    @abc.abstractmethod
     def batch_norm(
         self,
         x: Array,
@@ -519,8 +543,21 @@ class Backend(checks.Checked, abc.ABC):
         InvalidArgument
             On mismatched shapes, or one value per channel in training.
         """
+        return composed.batch_norm(
+            self,
+            x,
+            scale,
+            shift,
+            mean,
+            variance,
+            training=training,
+            axis=axis,
+            eps=eps,
+            momentum=momentum,
+            momentum_weights=momentum_weights,
+            running_variance=running_variance,
+        )
 
-    @abc.abstractmethod
     def layer_norm(
         self, x: Array, scale: Array, shift: Array, /, *, axis: int = -1, eps: float = 1e-5
     ) -> Array:
@@ -539,6 +576,7 @@ class Backend(checks.Checked, abc.ABC):
         Stable as `batch_norm`: within 1e-5 of the exact result up to mean/std = 1e6
         in float32. Differentiable in all three arrays.
         """
+        return composed.layer_norm(self, x, scale, shift, axis=axis, eps=eps)
 
     # --- differentiation ----------------------------------------------------------------------
     # "Parameters" are one array or a flat dictionary path -> array; gradients have the same form.
@@ -551,12 +589,13 @@ class Backend(checks.Checked, abc.ABC):
         f returns is checked by ``checks.scalar_valued(self, f)``, which raises `InvalidArgument`.
         """
 
-    @abc.abstractmethod
     def vjp(self, f: Callable[[Array], Array], x: Array, /) -> tuple[Array, Callable[..., Array]]:
         """Return ``f(x)`` and the function v -> v^T J, with J the Jacobian of f at x.
 
-        v has the shape of f(x); the function may be called any number of times.
+        v has the shape of f(x); the function may be called any number of times. By default each
+        call is the gradient of ``sum(f(x) v)``.
         """
+        return composed.vjp(self, f, x)
 
     def jvp(self, f: Callable[[Array], Array], x: Array, tangent: Array, /) -> tuple[Array, Array]:
         """Return ``f(x)`` and J tangent. Needs the capability "jvp"."""
@@ -566,7 +605,6 @@ class Backend(checks.Checked, abc.ABC):
         """Return the Hessian of the scalar function f at x times vector. Needs "hvp"."""
         raise self.unsupported("hvp")
 
-    @abc.abstractmethod
     def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
         """Return f compiled by the framework (`jax.jit`, `tf.function`, `hybridize`).
 
@@ -578,6 +616,7 @@ class Backend(checks.Checked, abc.ABC):
         outside: ``nx.value_and_gradient(nx.compile(f))``. A backend without the capability
         "compiled" returns f itself.
         """
+        return f
 
     def unsupported(self, capability: str) -> Unsupported:
         """Return the error for a capability that this backend does not declare."""

@@ -15,7 +15,7 @@ from isometry.common.statistics.tolerances import (
     AGREEMENT_ULP,
     TANH_ULP,
 )
-from isometry.conformance import asserts
+from isometry.conformance import asserts, floats
 
 INF, NAN = np.inf, np.nan
 FULL = ("float32", "float64")
@@ -43,7 +43,7 @@ def _function(nx, name):
 def _grid(activation: str, dtype: str) -> np.ndarray:
     """Inputs whose derivative is normal: even, logarithmic, and dense around the flush points."""
     end = laws.largest_normal(activation, dtype)
-    flush = laws.rounds_to_one(activation, dtype)
+    flush = laws.rounds_to_one(activation, dtype)  # y (1 - y) is 0 from a little before
     positive = np.concatenate(
         [
             np.linspace(0, end, 1500),
@@ -107,21 +107,57 @@ def test_derivative_stays_small_beyond_the_normal_range(nx, mode, dtype, prepare
     assert np.all((y >= 0) & (y <= FORMATS[dtype].smallest_normal))
 
 
+SLOPES = (0.0, 0.25, 1.0, 2.0, -0.5, 1e-3)
+
+
 @pytest.mark.clause("activations.piecewise")
-@pytest.mark.parametrize("name", FUNCTIONS[4:])
-def test_piecewise_linear_activations_are_exact(nx, mode, full_dtype, prepare, name):
-    x = np.linspace(-3, 3, 97).astype(full_dtype)  # 1/4 is a power of two: no rounding
-    y = prepare(_function(nx, name))(nx.asarray(x))
-    kwargs = {"slope": 0.25} if "leaky" in name else {}
-    np.testing.assert_array_equal(nx.to_numpy(y), getattr(laws, name)(x, **kwargs))
+def test_relu_is_exact(nx, mode, full_dtype, prepare):
+    x = _ordinary(full_dtype)
+    array = nx.asarray(x)
+    np.testing.assert_array_equal(nx.to_numpy(prepare(nx.relu)(array)), laws.relu(x))
+    np.testing.assert_array_equal(
+        nx.to_numpy(prepare(nx.relu_gradient)(array)), laws.relu_gradient(x)
+    )
+
+
+@pytest.mark.clause("activations.slope")
+def test_leaky_relu_with_any_slope(nx, mode, full_dtype, prepare):
+    x = _ordinary(full_dtype)
+
+    def each(f):
+        return prepare(lambda x: nx.ops.stack([f(x, slope=slope) for slope in SLOPES]))
+
+    with nx.scope():
+        ys, pullback = nx.vjp(each(nx.leaky_relu), nx.asarray(x))
+        derivatives = nx.to_numpy(each(nx.leaky_relu_gradient)(nx.asarray(x)))
+    for k, (slope, y) in enumerate(zip(SLOPES, nx.to_numpy(ys), strict=True)):
+        budget = 0 if slope != 1e-3 else ACTIVATION_ULP[full_dtype]  # powers of two round nothing
+        asserts.within_ulp(y, laws.leaky_relu(x, slope=slope), full_dtype, budget)
+        exact = np.where(x > 0, 1, floats.rounded(np.array(slope), full_dtype))
+        np.testing.assert_array_equal(derivatives[k], exact)
+        cotangent = np.zeros_like(derivatives)
+        cotangent[k] = _powers_of_two(x)
+        gradient = nx.to_numpy(pullback(nx.asarray(cotangent)))
+        np.testing.assert_array_equal(gradient, exact * cotangent[k])
+
+
+def _ordinary(dtype: str) -> np.ndarray:
+    """Every value from -3 to 3 in steps of 1/16, and from 2**-20 to 2**20."""
+    size = 2.0 ** np.arange(-20, 21)
+    return np.concatenate([np.linspace(-3, 3, 97), size, -size]).astype(dtype)
+
+
+def _powers_of_two(x: np.ndarray) -> np.ndarray:
+    """Return cotangents of both signs: factors that round nothing."""
+    k = np.arange(x.size).reshape(x.shape)
+    return ((-1.0) ** k * 2.0 ** (k % 5 - 2)).astype(x.dtype)
 
 
 @pytest.mark.clause("activations.autodiff")
 @pytest.mark.parametrize("activation", laws.SMOOTH)
 def test_autodiff_gives_the_exact_derivative(nx, mode, full_dtype, prepare, activation):
     x, exact = _inputs_and_exact(f"{activation}_gradient", full_dtype)
-    array = nx.asarray(x)
-    _, pullback = nx.vjp(prepare(getattr(nx, activation)), array)
+    _, pullback = nx.vjp(prepare(getattr(nx, activation)), nx.asarray(x))
     gradient = nx.to_numpy(pullback(nx.asarray(np.ones_like(x))))
     asserts.within_ulp(gradient, exact, full_dtype, ACTIVATION_ULP[full_dtype])
 
@@ -146,3 +182,73 @@ def test_native_derivative_is_a_derivative(nx, full_dtype, activation):
     exact = getattr(laws, f"{activation}_gradient")(x)
     # a native has no bound, and some keep a float32 slope in float64
     asserts.within_ulp(nx.to_numpy(y), exact, "float32", AGREEMENT_ULP["float32"])
+
+
+# --- every exponent, every shape ----------------------------------------------------------------
+
+
+@functools.cache
+def _every_exponent(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32 numbers with normal results, and those in float64."""
+    x = floats.every_exponent("float32")
+    exact = getattr(laws, name)(x)
+    normal = np.abs(exact) >= FORMATS["float32"].smallest_normal
+    return x[normal], exact[normal]
+
+
+@pytest.mark.clause("activations.every-exponent")
+@pytest.mark.parametrize("name", SMOOTH_FUNCTIONS)
+def test_float32_at_every_exponent(nx, mode, prepare, name):
+    x, exact = _every_exponent(name)
+    y = prepare(getattr(nx, name))(nx.asarray(x))
+    budget = TANH_ULP if name == "tanh" else ACTIVATION_ULP
+    asserts.within_ulp(nx.to_numpy(y), exact, "float32", budget["float32"])
+
+
+@pytest.mark.clause("activations.autodiff-every-exponent")
+@pytest.mark.parametrize("activation", laws.SMOOTH)
+def test_autodiff_at_every_exponent_and_cotangent(nx, mode, prepare, activation):
+    x, exact = _every_exponent(f"{activation}_gradient")
+    v = _powers_of_two(x)
+    v = np.where(np.abs(exact * v) < FORMATS["float32"].smallest_normal, np.float32(1), v)
+    _, pullback = nx.vjp(prepare(getattr(nx, activation)), nx.asarray(x))
+    gradient = nx.to_numpy(pullback(nx.asarray(v)))
+    asserts.within_ulp(gradient, exact * v, "float32", ACTIVATION_ULP["float32"])
+
+
+@pytest.mark.clause("activations.subnormal")
+@pytest.mark.parametrize("name", [*SMOOTH_FUNCTIONS, "relu", "leaky_relu"])
+def test_subnormal_inputs(nx, mode, full_dtype, prepare, name):
+    least = FORMATS[full_dtype].smallest_normal
+    size = least * 2.0 ** np.arange(0, -FORMATS[full_dtype].precision, -1.0)
+    x = np.concatenate([size, -size]).astype(full_dtype)
+    y = nx.to_numpy(prepare(_function(nx, name))(nx.asarray(x))).astype(np.float64)
+    limit = {"sigmoid": 0.5, "sigmoid_gradient": 0.25, "tanh_gradient": 1.0}.get(name)
+    if limit is None:  # a subnormal result may be rounded to 0, never away from it
+        asserts.within(y, 0.0, least)
+    else:
+        np.testing.assert_array_equal(y, limit)
+
+
+@pytest.mark.clause("activations.signed-zero")
+@pytest.mark.parametrize("name", ["tanh", "leaky_relu"])
+def test_sign_of_zero(nx, mode, dtype, prepare, name):
+    x = np.array([-0.0, 0.0] * 8, np.float32)
+    y = nx.to_numpy(prepare(_function(nx, name))(nx.asarray(x, dtype=dtype)))
+    assert not np.any(y)
+    np.testing.assert_array_equal(np.signbit(y), np.signbit(x))
+
+
+@pytest.mark.clause("activations.any-shape")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_any_shape(nx, full_dtype, name):
+    flat = np.linspace(-4, 4, 30).astype(full_dtype)
+    exact = getattr(laws, name)(flat, **({"slope": 0.25} if "leaky" in name else {}))
+    for shape in ((), (2, 1, 3, 5)):
+        size = int(np.prod(shape))
+        y = _function(nx, name)(nx.asarray(flat[:size].reshape(shape)))
+        assert nx.dtype_of(y) == full_dtype
+        budget = TANH_ULP if name == "tanh" else ACTIVATION_ULP
+        asserts.within_ulp(
+            nx.to_numpy(y), exact[:size].reshape(shape), full_dtype, budget[full_dtype]
+        )

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isometry.common import chains
 from isometry.common.laws import chains as laws
@@ -13,6 +15,7 @@ from isometry.common.laws.distributions import Normal
 from isometry.common.statistics import rounding, verdicts
 from isometry.common.statistics.verdicts import FALSE_ALARM
 from isometry.conformance import asserts
+from isometry.conformance.examples import EXAMPLES
 
 STEPS, BATCH, SIZE = 7, 3, 4
 
@@ -36,16 +39,19 @@ def _exact_product(start: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, 
 
 @pytest.mark.clause("chains.order")
 @pytest.mark.parametrize("rescale", [False, True])
-def test_factors_multiply_from_the_right_in_order(nx, mode, full_dtype, prepare, rescale):
-    start = np.array([[[1, 2], [3, 4]], [[0, 1], [2, 0]]], full_dtype)
-    factors = np.array([[[[0, 1], [1, 1]]] * 2, [[[2, 0], [1, -1]]] * 2], full_dtype)
+def test_factors_multiply_from_the_right_in_order(nx, mode, dtype, prepare, rescale):
+    start = np.array([[[1, 2], [3, 4]], [[0, 1], [2, 0]]], np.float32)
+    factors = np.array([[[[0, 1], [1, 1]]] * 2, [[[2, 0], [1, -1]]] * 2], np.float32)
     f = prepare(lambda p, f: nx.chain_product(p, f, rescale=rescale))
-    product, log_scale = map(nx.to_numpy, f(nx.asarray(start), nx.asarray(factors)))
+    found = f(nx.asarray(start, dtype=dtype), nx.asarray(factors, dtype=dtype))
+    assert [nx.dtype_of(x) for x in found] == [dtype, dtype]
+    product, log_scale = (nx.to_numpy(x).astype(np.float64) for x in found)
     expected = start @ factors[0] @ factors[1]
     if not rescale:
         np.testing.assert_array_equal(product, expected)
         np.testing.assert_array_equal(log_scale, [0, 0])
-    bound = rounding.product(2, 2, full_dtype) * np.abs(expected).max()
+    bound = rounding.product(2, 2, dtype) * np.abs(expected).max()
+    bound += rounding.log_scale(2, np.log(6), dtype) * np.abs(expected).max()
     asserts.within(product * np.exp(log_scale)[:, None, None], expected, bound)
 
 
@@ -116,8 +122,12 @@ def test_zero_product_stays_zero(nx, mode, full_dtype, prepare):
     f = prepare(lambda p, f: nx.chain_product(p, f, rescale=True))
     product, log_scale = map(nx.to_numpy, f(nx.asarray(start), nx.asarray(factors)))
     np.testing.assert_array_equal(product[0], np.zeros((SIZE, SIZE)))
-    assert np.all(np.isfinite(log_scale))
     asserts.within_ulp(np.abs(product[1:]).max(axis=(1, 2)), np.ones(BATCH - 1), full_dtype, 1)
+    before, norms = _exact_product(start, factors[:2])  # that of the zero chain stays as it was
+    largest = np.abs(before[0]).max()
+    bound = 2 * rounding.product(2, SIZE, full_dtype) * norms[0] / largest
+    bound += rounding.log_scale(2, np.log(norms[0]), full_dtype)
+    asserts.within(log_scale[0], np.log(largest), bound)
 
 
 @pytest.mark.clause("chains.no-overflow")
@@ -151,6 +161,43 @@ def _counted(stream, counts):
 
     stream.__class__ = Counting
     return stream
+
+
+@pytest.mark.clause("chains.first-overflow")
+def test_overflow_is_the_step_of_the_first_infinity(nx):
+    def overflow(factor, length):
+        stream, law = nx.stream(0), Normal(factor, 0.0)
+        return nx.matrix_chain(stream, length=length, size=1, batch=2, law=law).overflow.tolist()
+
+    assert overflow(2.0**60, 5) == [3, 3]  # 2**128 is the first that float32 lacks
+    assert overflow(2.0, 300) == [128, 128]
+    assert overflow(1.5, 300) == [219, 219]  # 219 log2(1.5) = 128.1, in the second block
+    assert overflow(0.5, 300) == [0, 0]
+
+
+@pytest.mark.clause("chains.sizes")
+@given(st.data())
+@EXAMPLES
+def test_product_of_any_sizes(nx, data):
+    steps, batch = data.draw(st.sampled_from([1, 3])), data.draw(st.sampled_from([1, 4]))
+    size = data.draw(st.sampled_from([1, 3, 9]))
+    dtype = data.draw(st.sampled_from(["float32", "float64"]))
+    entries = data.draw(st.integers(0, 2**16))
+    values = np.sin(entries + np.arange((steps + 1) * batch * size**2))
+    start, *factors = np.round(2 * values).astype(dtype).reshape(steps + 1, batch, size, size)
+    arrays = nx.asarray(start), nx.asarray(np.array(factors))
+    product, _ = nx.chain_product(*arrays)
+    expected = start
+    for factor in factors:
+        expected = expected @ factor
+    np.testing.assert_array_equal(nx.to_numpy(product), expected)
+    scaled, log_scale = map(nx.to_numpy, nx.chain_product(*arrays, rescale=True))
+    norm = np.prod([np.linalg.norm(m, axis=(1, 2)) for m in (start, *factors)], axis=0)
+    bound = rounding.product(steps, size, dtype) * norm
+    # the entries are integers: a factor changes the largest by no more than 4 size to the steps
+    bound += rounding.log_scale(steps, steps * np.log(4 * size), dtype) * norm
+    found = scaled * np.exp(log_scale.astype(float))[:, None, None]
+    asserts.within(found, expected, bound[:, None, None])
 
 
 @pytest.mark.clause("chains.memory")

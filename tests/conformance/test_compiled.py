@@ -5,24 +5,133 @@ Every other clause runs in both modes; here stand the shapes of arguments, strea
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from isometry.common.laws import activations as laws
-from isometry.common.statistics.tolerances import AGREEMENT_ULP
+from isometry.common.contract import ACTIVATIONS, Backend
+from isometry.common.laws.normalization import normalization_bound
+from isometry.common.statistics import rounding
+from isometry.common.statistics.tolerances import AGREEMENT_ULP, TANH_ULP
 from isometry.conformance import asserts
 
 X = np.linspace(-6, 6, 48).reshape(6, 8)
 
 
+V = np.cos(np.arange(8.0) ** 2)
+
+
+def _operations(nx) -> dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]]:
+    """Return each deterministic operation of the contract with its arrays."""
+    channels = V, V[::-1], V / 2, 1 + V**2
+    chain = np.sin(np.arange(4 * 2 * 9.0) ** 2).reshape(4, 2, 3, 3)
+    activations = {
+        name: (getattr(nx, name), (X,)) for a in ACTIVATIONS for name in (a, f"{a}_gradient")
+    }
+    return activations | {
+        "leaky_relu, slope": (lambda x: nx.leaky_relu(x, slope=-2.5), (X,)),
+        "chain_product": (nx.chain_product, (chain[0], chain[1:])),
+        "chain_product, rescale": (
+            lambda p, f: nx.chain_product(p, f, rescale=True),
+            (chain[0], chain[1:]),
+        ),
+        "batch_norm, training": (
+            lambda *a: nx.batch_norm(*a, training=True, momentum=0.3, eps=1e-3),
+            (X, *channels),
+        ),
+        "batch_norm, inference": (lambda *a: nx.batch_norm(*a, training=False), (X, *channels)),
+        "layer_norm": (nx.layer_norm, (X, *channels[:2])),
+    }
+
+
+OPERATIONS = list(_operations(SimpleNamespace(**dict.fromkeys(vars(Backend)))))
+
+
 @pytest.mark.clause("compiled.equals-eager")
-@pytest.mark.parametrize("name", [n for a in laws.SMOOTH for n in (a, f"{a}_gradient")])
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_compiled_agrees_with_eager(nx, full_dtype, name):
-    x = nx.asarray(X.astype(full_dtype))
-    function = getattr(nx, name)
-    eager = nx.to_numpy(function(x)).astype(np.float64)
-    compiled = nx.to_numpy(nx.compile(lambda x: function(x))(x))
-    asserts.within_ulp(compiled, eager, full_dtype, AGREEMENT_ULP[full_dtype])
+    function, values = _operations(nx)[name]
+    arrays = [nx.asarray(x.astype(full_dtype)) for x in values]
+    eager, compiled = function(*arrays), nx.compile(lambda *a: function(*a))(*arrays)
+    assert isinstance(compiled, tuple) == isinstance(eager, tuple)
+    pairs = zip(eager, compiled, strict=True) if isinstance(eager, tuple) else [(eager, compiled)]
+    for x, y in pairs:
+        assert nx.dtype_of(y) == full_dtype
+        x, y = nx.to_numpy(x).astype(np.float64), nx.to_numpy(y)
+        if name.startswith("chain_product"):
+            asserts.within(y, x, 2 * rounding.product(4, 3, full_dtype) * _size(name, values, x))
+        elif "norm" in name:
+            bound = 2 * normalization_bound(full_dtype) * max(1.0, np.abs(x).max())
+            asserts.within(y, x, bound)
+        else:
+            budget = 2 * TANH_ULP[full_dtype] if name == "tanh" else AGREEMENT_ULP[full_dtype]
+            asserts.within_ulp(y, x, full_dtype, budget)
+
+
+def _size(name: str, values: tuple[np.ndarray, ...], x: np.ndarray) -> np.ndarray:
+    """Return the norms that the bound of a chain is relative to, chain by chain."""
+    norms = np.prod([np.linalg.norm(m, axis=(1, 2)) for m in (values[0], *values[1])], axis=0)
+    if "rescale" in name:  # relative to the largest entry of the product
+        product = values[0]
+        for factor in values[1]:
+            product = product @ factor
+        norms = 2 * norms / np.abs(product).max(axis=(1, 2))
+        norms = norms + 5 * 4 * np.abs(np.log(norms)).max()  # the sum of logarithms
+    return norms.reshape(-1, *[1] * (x.ndim - 1))
+
+
+@pytest.mark.clause("compiled.loss")
+def test_compiled_loss_and_its_gradient(nx, full_dtype):
+    """A recurrent net: a scan of a matrix product and tanh, a choice, a loss in logarithms."""
+
+    def loss(parameters, x, start):
+        def step(h, row):
+            h = nx.tanh(nx.ops.matmul(row, parameters["in"]) + nx.ops.matmul(h, parameters["on"]))
+            return h, nx.ops.where(h > 0, h, h * 0.5)
+
+        _, ys = nx.ops.scan(step, start, x)
+        return nx.ops.mean(nx.ops.log1p(nx.ops.square(ys)))
+
+    arrays = [np.cos(np.arange(np.prod(s)) ** 2).reshape(s) for s in ((8, 3), (3, 3), (6, 1, 8))]
+    w, u, x, start = (nx.asarray(a.astype(full_dtype)) for a in (*arrays, np.zeros((1, 3))))
+    parameters = {"in": w, "on": u}
+    with nx.scope():
+        value, gradient = nx.value_and_gradient(loss)(parameters, x, start)
+        compiled = nx.compile(loss)
+        for _ in range(2):
+            again, found = nx.value_and_gradient(compiled)(parameters, x, start)
+    # some 100 roundings on the longest way, each of relative size 1: log1p, tanh at 8 ULP
+    bound = rounding.gamma(2 * 6 * (11 + 2 * TANH_ULP[full_dtype]) * 3, full_dtype)
+    asserts.within(nx.to_numpy(again), nx.to_numpy(value), bound)
+    for key in parameters:
+        exact = nx.to_numpy(gradient[key])
+        asserts.within(nx.to_numpy(found[key]), exact, 8 * bound * max(1.0, np.abs(exact).max()))
+
+
+@pytest.mark.clause("compiled.signatures")
+def test_one_compiled_function_for_all_dtypes_and_keys(nx, mode, prepare):
+    f = prepare(lambda p, x: sum(p.values()) * x)
+    for dtype in ("float32", "float64", "float32"):
+        for keys in ("ab", "abc", "ba"):
+            values = {key: nx.asarray(np.array([1.0 + len(key)], dtype)) for key in keys}
+            with nx.scope():
+                y = f(values, nx.asarray(np.array([0.1, 3.0], dtype)))
+            assert nx.dtype_of(y) == dtype
+            np.testing.assert_array_equal(nx.to_numpy(y), 2 * len(keys) * np.array([0.1, 3], dtype))
+
+
+@pytest.mark.clause("compiled.nested")
+def test_compiled_functions_within_compiled_functions(nx, mode, prepare):
+    inner = prepare(lambda x: x * 3.0)
+    outer = prepare(lambda x: inner(x) + inner(x + 1.0))
+    twice = prepare(outer)
+    x = np.array([1.0, -2.0], np.float32)
+    for f in (outer, twice, inner):
+        expected = 6 * x + 3 if f is not inner else 3 * x
+        np.testing.assert_array_equal(nx.to_numpy(f(nx.asarray(x))), expected)
 
 
 @pytest.mark.clause("compiled.arguments")

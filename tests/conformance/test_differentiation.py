@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from isometry.common.contract import CAPABILITIES
+from isometry.common.contract import ACTIVATIONS, CAPABILITIES
 from isometry.common.errors import Unsupported
 from isometry.common.laws import activations as laws
 from isometry.common.statistics.tolerances import AGREEMENT_ULP
 from isometry.conformance import asserts
+from isometry.conformance.ops_cases import CASES, Case
 
 X = np.array([[1.0, -2.0, 3.0], [0.0, 4.0, -1.0]])
 W = np.array([[2.0, 1.0], [0.0, -1.0], [3.0, 2.0]])
+SQUARE = np.array([[1.0, 2.0, 0.0], [-1.0, 3.0, 1.0], [4.0, 0.0, -2.0]])
 
 
 @pytest.mark.clause("differentiation.array")
@@ -82,14 +86,20 @@ def test_vjp_any_number_of_times(nx, mode, full_dtype, prepare):
 @pytest.mark.clause("differentiation.jvp")
 def test_jvp_or_unsupported(nx, full_dtype):
     x, tangent = X.astype(full_dtype), np.roll(X, 1).astype(full_dtype)
-    arguments = (nx.ops.square, nx.asarray(x), nx.asarray(tangent))
+    square = nx.asarray(SQUARE.astype(full_dtype))
+
+    def f(x):  # whose Jacobian is not symmetric
+        return nx.ops.square(nx.ops.matmul(x, square))
+
+    arguments = (f, nx.asarray(x), nx.asarray(tangent))
     if "jvp" not in nx.capabilities:
         _assert_unsupported(nx, "jvp", arguments)
         return
     with nx.scope():
         y, change = nx.jvp(*arguments)
-    np.testing.assert_array_equal(nx.to_numpy(y), x**2)
-    np.testing.assert_array_equal(nx.to_numpy(change), 2 * x * tangent)
+    assert nx.dtype_of(y) == nx.dtype_of(change) == full_dtype
+    np.testing.assert_array_equal(nx.to_numpy(y), (x @ SQUARE) ** 2)
+    np.testing.assert_array_equal(nx.to_numpy(change), 2 * (x @ SQUARE) * (tangent @ SQUARE))
 
 
 @pytest.mark.clause("differentiation.jvp-sigmoid")
@@ -119,6 +129,51 @@ def test_hvp_or_unsupported(nx, full_dtype):
     np.testing.assert_array_equal(nx.to_numpy(observed), 6 * x * v + 2 * v.sum())
 
 
+def _second_derivative(activation, x):
+    """Return f'' and the size that its rounding is relative to, |f'|."""
+    first = getattr(laws, f"{activation}_gradient")(x)
+    if activation not in laws.SMOOTH:
+        return np.zeros_like(first), np.zeros_like(first)
+    slope = np.tanh(x / 2.0) if activation == "sigmoid" else 2 * np.tanh(x.astype(float))
+    return -slope * first, first
+
+
+def _within_second(observed, activation, x, v):
+    # a factor 1 - 2 y or 2 y and f' at their ULP budgets, in units of 1
+    second, size = _second_derivative(activation, x)
+    dtype = str(x.dtype)
+    bound = 2 * AGREEMENT_ULP[dtype] * float(np.finfo(dtype).eps) * size * np.abs(v)
+    asserts.within(observed, second * v, bound)
+
+
+CURVED = np.linspace(-4, 4, 32)  # 0, where relu bends, is not among them
+DIRECTION = np.cos(np.arange(32.0))
+
+
+@pytest.mark.clause("differentiation.hvp-activations")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_second_derivative_of_an_activation(nx, full_dtype, activation):
+    x, v = CURVED.astype(full_dtype), DIRECTION.astype(full_dtype)
+    f = getattr(nx, activation)
+    arguments = (lambda x: nx.ops.sum(f(x)), nx.asarray(x), nx.asarray(v))
+    if "hvp" not in nx.capabilities:
+        _assert_unsupported(nx, "hvp", arguments)
+        return
+    with nx.scope():
+        observed = nx.to_numpy(nx.hvp(*arguments))
+    _within_second(observed, activation, x, v)
+
+
+@pytest.mark.clause("differentiation.derivatives")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_derivative_of_a_derivative(nx, mode, full_dtype, prepare, activation):
+    x, v = CURVED.astype(full_dtype), DIRECTION.astype(full_dtype)
+    with nx.scope():
+        _, pullback = nx.vjp(prepare(getattr(nx, f"{activation}_gradient")), nx.asarray(x))
+        observed = nx.to_numpy(pullback(nx.asarray(v)))
+    _within_second(observed, activation, x, v)
+
+
 def _assert_unsupported(nx, capability, arguments):
     declared = ", ".join(sorted(nx.capabilities)) or "none"
     message = (
@@ -127,3 +182,148 @@ def _assert_unsupported(nx, capability, arguments):
     )
     with pytest.raises(Unsupported, match=f"^{re.escape(message)}$"):
         getattr(nx, capability)(*arguments)
+
+
+# --- the vocabulary -----------------------------------------------------------------------------
+
+LINEAR = [
+    *("sum", "mean", "where", "matmul", "conv", "scan", "astype", "take", "concat", "stack"),
+    *("reshape", "permute_dims", "expand_dims", "squeeze", "broadcast_to"),
+]
+"""Words that are linear in each of their arrays, the others held fast."""
+
+P = np.array([0.5, 0.75, 1.0, 2.0, 3.0])
+N = np.array([-3.0, -0.5, 0.25, 0.625, 2.0])
+DERIVATIVES: dict[str, tuple[tuple[Any, ...], Callable[[np.ndarray], np.ndarray]]] = {
+    "abs": ((N,), np.sign),
+    "exp": ((N,), np.exp),
+    "expm1": ((N / 16,), np.exp),
+    "log": ((P,), lambda x: 1 / x),
+    "log1p": ((P,), lambda x: 1 / (1 + x)),
+    "sqrt": ((P,), lambda x: 0.5 / np.sqrt(x)),
+    "square": ((N,), lambda x: 2 * x),
+    "sign": ((N,), np.zeros_like),
+    "tanh": ((N / 16,), lambda x: 1 / np.cosh(x) ** 2),
+    "maximum": ((N, P[::-1].copy()), lambda x: x > P[::-1]),
+    "minimum": ((N, P[::-1].copy()), lambda x: x < P[::-1]),
+    "clip": ((N, -1.0, 1.0), lambda x: np.abs(x) < 1),
+    "max": ((N,), lambda x: x == 2),
+    "min": ((N,), lambda x: x == -3),
+    "stop_gradient": ((N,), np.zeros_like),
+}
+"""Word -> arguments, and the derivative in the first of them."""
+
+
+def _weights(y: Any) -> np.ndarray:
+    """Return cotangents of both signs for an output of y's shape: small integers."""
+    return np.arange(np.size(y)).reshape(np.shape(y)) % 5 - 1.0
+
+
+def _weighted(outputs: Any) -> float:
+    flat = outputs if isinstance(outputs, tuple) else (outputs,)
+    return sum(float(np.sum(y * _weights(y))) for y in flat)
+
+
+def _slopes(case: Case, index: int) -> np.ndarray:
+    """Return the gradient of the weighted sum of a linear word's outputs in one argument."""
+    value = case.args[index]
+
+    def at(x):
+        arguments = [*case.args[:index], x, *case.args[index + 1 :]]
+        return _weighted(case.oracle(*arguments, **case.kwargs))
+
+    basis = np.eye(value.size).reshape(value.size, *value.shape)
+    return np.reshape([at(e) - at(0 * e) for e in basis], value.shape)
+
+
+def _linear_cases() -> dict[str, tuple[str, Case, int]]:
+    """Return ``word, k`` -> word, case with that argument alone an array, its index."""
+    found = {}
+    for word in LINEAR:
+        case = CASES[word][-1] if word != "scan" else CASES[word][0]
+        if word in ("concat", "stack"):
+            (arrays,) = case.args
+            oracle = case.oracle
+            case = Case(lambda *a, f=oracle, **k: f(a, **k), tuple(arrays), case.kwargs)
+        if word == "astype":
+            case = Case(case.oracle, (N, "float32"))
+        for index, value in enumerate(case.args):
+            if isinstance(value, np.ndarray) and value.dtype == np.float64:
+                found[f"{word}, {index}"] = (word, case, index)
+    return found
+
+
+@pytest.mark.clause("differentiation.ops")
+def test_gradient_through_every_word(nx, mode, prepare):
+    linear = _linear_cases()
+    values = {key: case.args[index] for key, (_, case, index) in linear.items()}
+    values |= {word: arguments[0] for word, (arguments, _) in DERIVATIVES.items()}
+
+    def call(word, arguments, kwargs):
+        f = getattr(nx.ops, word)
+        y = f(arguments, **kwargs) if word in ("concat", "stack") else f(*arguments, **kwargs)
+        outputs = y if isinstance(y, tuple) else (y,)
+        shapes = [nx.shape_of(y) for y in outputs]
+        weights = [nx.asarray(_weights(np.empty(s)).astype("f4")) for s in shapes]
+        return sum(nx.ops.sum(y * w) for y, w in zip(outputs, weights, strict=True))
+
+    def array(x):
+        if not isinstance(x, np.ndarray):
+            return x
+        return nx.asarray(x.astype("f4") if x.dtype == np.float64 else x)
+
+    def loss(parameters):
+        total = nx.ops.zeros(())
+        for key, (word, case, index) in linear.items():
+            arguments = [array(x) for x in case.args]
+            arguments[index] = parameters[key]
+            total = total + call(word, arguments, case.kwargs)
+        for word, (arguments, _) in DERIVATIVES.items():
+            rest = [array(x) for x in arguments[1:]]
+            total = total + call(word, [parameters[word], *rest], {})
+        return total
+
+    parameters = {key: array(x) for key, x in values.items()}
+    with nx.scope():
+        _, gradient = nx.value_and_gradient(prepare(loss))(parameters)
+    for key, (_, case, index) in linear.items():
+        np.testing.assert_array_equal(nx.to_numpy(gradient[key]), _slopes(case, index), key)
+    for word, (arguments, derivative) in DERIVATIVES.items():
+        x = arguments[0]
+        weights = _weights(np.empty(())) if word in ("max", "min") else _weights(x)
+        exact = derivative(x) * weights
+        asserts.within_ulp(nx.to_numpy(gradient[word]), exact, "float32", AGREEMENT_ULP["float32"])
+
+
+# --- calls that follow each other ---------------------------------------------------------------
+
+
+@pytest.mark.clause("differentiation.repeated")
+def test_each_call_differentiates_anew(nx, mode, full_dtype, prepare):
+    g = nx.value_and_gradient(prepare(lambda p, a, b: nx.ops.sum(p["w"] * p["w"] * a) + b))
+    w, one = np.array([1.0, -2.0, 3.0], full_dtype), nx.asarray(np.array(1.0, full_dtype))
+    parameters = {"w": nx.asarray(w)}
+    with nx.scope():
+        for factor in (1.0, 1.0, -2.0):
+            a = np.array([factor, 1.0, 2.0], full_dtype)
+            value, gradient = g(parameters, nx.asarray(a), one)
+            assert float(nx.to_numpy(value)) == np.sum(w * w * a) + 1
+            np.testing.assert_array_equal(nx.to_numpy(gradient["w"]), 2 * w * a)
+        # what came out goes in again: it is an array as any other
+        value, gradient = g(gradient, nx.asarray(w), value)
+    np.testing.assert_array_equal(nx.to_numpy(gradient["w"]), 2 * (2 * w * a) * w)
+
+
+@pytest.mark.clause("differentiation.vjp-shapes")
+def test_vjp_of_constants_the_identity_and_scalars(nx, full_dtype):
+    x, v = X.astype(full_dtype), W.T.copy().astype(full_dtype)
+    ones = nx.asarray(np.ones_like(x))
+    half = np.array(0.5, full_dtype)
+    with nx.scope():
+        _, pullback = nx.vjp(lambda x: x, nx.asarray(x))
+        np.testing.assert_array_equal(nx.to_numpy(pullback(nx.asarray(v))), v)
+        _, pullback = nx.vjp(lambda x: ones, nx.asarray(x))
+        np.testing.assert_array_equal(nx.to_numpy(pullback(nx.asarray(v))), np.zeros_like(x))
+        y, pullback = nx.vjp(lambda x: nx.ops.sum(x * x), nx.asarray(x))
+        assert float(nx.to_numpy(y)) == np.sum(x * x)
+        np.testing.assert_array_equal(nx.to_numpy(pullback(nx.asarray(half))), x)

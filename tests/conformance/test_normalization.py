@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from isometry.common.laws import normalization as laws
+from isometry.common.statistics import rounding
+from isometry.common.statistics.tolerances import ACTIVATION_ULP
 from isometry.conformance import asserts
+from isometry.conformance.examples import EXAMPLES
 
 RATIOS = (1.0, 1e3, 1e6)
-EPS = 1e-5
+EPS = 0.5  # as large as the variance: a derivative that forgets it shows
 # (shape, axis of the channels)
 BATCH_SHAPES = [((64, 5), 1), ((8, 3, 4, 2), 1), ((8, 4, 2, 3), -1)]
 # (shape, first normalized axis)
-LAYER_SHAPES = [((6, 32), -1), ((2, 3, 8, 4), 1), ((2, 3, 8, 4), -2)]
+LAYER_SHAPES = [((6, 32), -1), ((2, 3, 8, 4), 1), ((2, 3, 8, 4), -2), ((4, 6), 0)]
 
 
 def _wave(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -105,19 +110,62 @@ def test_layer_norm_against_the_reference(nx, mode, full_dtype, prepare, shape, 
 
 
 @pytest.mark.clause("normalization.conditioning")
-@pytest.mark.parametrize("ratio", RATIOS, ids="{:g}".format)
 @pytest.mark.parametrize("layer", ["batch_norm", "layer_norm"])
-def test_output_far_from_zero(nx, mode, full_dtype, prepare, layer, ratio):
-    x = (_wave((256, 8), 1) + ratio).astype(full_dtype)
+def test_output_far_from_zero(nx, mode, full_dtype, prepare, layer):
     one, zero = np.ones(8, full_dtype), np.zeros(8, full_dtype)
+    bound = laws.normalization_bound(full_dtype)
+    options = {"training": True, "momentum": 0.0}
+    f = prepare(nx.layer_norm if layer == "layer_norm" else lambda *a: nx.batch_norm(*a, **options))
+    for ratio in RATIOS:
+        x = (_wave((256, 8), 1) + ratio).astype(full_dtype)
+        if layer == "layer_norm":
+            y = f(*map(nx.asarray, (x, one, zero)))
+            asserts.within(nx.to_numpy(y), laws.layer_norm(x, one, zero), bound)
+            continue
+        y, mean, variance = map(nx.to_numpy, f(*map(nx.asarray, (x, one, zero, zero, one))))
+        expected = laws.batch_norm(x, one, zero, zero, one, **options)
+        asserts.within(y, expected[0], bound)
+        asserts.within_ulp(mean, expected[1], full_dtype, ACTIVATION_ULP[full_dtype])
+        asserts.within(variance, expected[2], bound * expected[2])
+
+
+@pytest.mark.clause("normalization.conditioning-gradient")
+@pytest.mark.parametrize("layer", ["batch_norm", "layer_norm"])
+def test_gradients_far_from_zero(nx, mode, full_dtype, prepare, layer):
+    scale, shift, dy = (
+        a.astype(full_dtype) for a in (1 + 0.1 * _wave((8,), 2), _wave((8,), 3), _wave((256, 8), 9))
+    )
     if layer == "batch_norm":
+        axis, others = 0, (shift, scale)
         f = prepare(lambda *a: nx.batch_norm(*a, training=True)[0])
-        y = f(*map(nx.asarray, (x, one, zero, zero, one)))
-        expected = laws.batch_norm(x, one, zero, zero, one, training=True)[0]
     else:
-        y = prepare(nx.layer_norm)(*map(nx.asarray, (x, one, zero)))
-        expected = laws.layer_norm(x, one, zero)
-    asserts.within(nx.to_numpy(y), expected, laws.normalization_bound(full_dtype))
+        axis, others = -1, ()
+        f = prepare(nx.layer_norm)
+    single = laws.normalization_bound("float32")
+    unit = laws.normalization_bound(full_dtype) / single
+    for ratio in RATIOS:
+        x = (_wave((256, 8), 1) + ratio).astype(full_dtype)
+        if layer == "batch_norm":
+            expected = laws.batch_norm_backward(dy, x, scale, *others, training=True)
+        else:
+            expected = laws.layer_norm_backward(dy, x, scale)
+        gradient = _gradients(nx, f, (x, scale, shift), dy, *others)
+        bounds = rounding.normalization_gradient(x, dy, scale, axis=axis, eps=1e-5, output=single)
+        for y, exact, bound in zip(gradient, expected, bounds, strict=True):
+            asserts.within(y, exact, unit * bound)
+
+
+def _gradients(nx, f, arrays, dy, *others):
+    """Return the gradients of ``sum(f(x, scale, shift, *others) dy)`` in x, scale and shift."""
+
+    def loss(parameters, dy, *others):
+        return nx.ops.sum(f(*(parameters[k] for k in ("x", "scale", "shift")), *others) * dy)
+
+    parameters = dict(zip(("x", "scale", "shift"), map(nx.asarray, arrays), strict=True))
+    with nx.scope():
+        _, gradient = nx.value_and_gradient(loss)(parameters, *map(nx.asarray, (dy, *others)))
+    assert {nx.dtype_of(g) for g in gradient.values()} == {str(dy.dtype)}
+    return [nx.to_numpy(gradient[k]) for k in parameters]
 
 
 @pytest.mark.clause("normalization.batch-gradient")
@@ -127,22 +175,13 @@ def test_batch_norm_gradients(nx, mode, full_dtype, prepare, shape, axis, traini
     x, scale, shift, mean, variance = _batch_arguments(shape, axis, full_dtype)
     dy = _wave(shape, 9).astype(full_dtype)
     f = prepare(lambda *a: nx.batch_norm(*a, training=training, axis=axis, eps=EPS)[0])
-
-    def loss(parameters, mean, variance, dy):
-        y = f(*(parameters[k] for k in ("x", "scale", "shift")), mean, variance)
-        return nx.ops.sum(y * dy)
-
-    parameters = {"x": nx.asarray(x), "scale": nx.asarray(scale), "shift": nx.asarray(shift)}
-    with nx.scope():
-        _, gradient = nx.value_and_gradient(loss)(
-            parameters, *map(nx.asarray, (mean, variance, dy))
-        )
+    gradient = _gradients(nx, f, (x, scale, shift), dy, mean, variance)
     expected = laws.batch_norm_backward(
         dy, x, scale, mean, variance, training=training, axis=axis, eps=EPS
     )
     bound = laws.normalization_bound(full_dtype)
-    for name, y in zip(parameters, expected, strict=True):
-        _within(nx.to_numpy(gradient[name]), y, bound, name)
+    for name, y, exact in zip(("x", "scale", "shift"), gradient, expected, strict=True):
+        _within(y, exact, bound, name)
 
 
 @pytest.mark.clause("normalization.layer-gradient")
@@ -154,17 +193,11 @@ def test_layer_norm_gradients(nx, mode, full_dtype, prepare, shape, axis):
         for a in (_wave(shape, 1), 1 + 0.1 * _wave(inner, 2), _wave(inner, 3), _wave(shape, 9))
     )
     f = prepare(lambda *a: nx.layer_norm(*a, axis=axis, eps=EPS))
-
-    def loss(parameters, dy):
-        return nx.ops.sum(f(*(parameters[k] for k in ("x", "scale", "shift"))) * dy)
-
-    parameters = {"x": nx.asarray(x), "scale": nx.asarray(scale), "shift": nx.asarray(shift)}
-    with nx.scope():
-        _, gradient = nx.value_and_gradient(loss)(parameters, nx.asarray(dy))
+    gradient = _gradients(nx, f, (x, scale, shift), dy)
     expected = laws.layer_norm_backward(dy, x, scale, axis=axis, eps=EPS)
     bound = laws.normalization_bound(full_dtype)
-    for name, y in zip(parameters, expected, strict=True):
-        _within(nx.to_numpy(gradient[name]), y, bound, name)
+    for name, y, exact in zip(("x", "scale", "shift"), gradient, expected, strict=True):
+        _within(y, exact, bound, name)
 
 
 @pytest.mark.clause("normalization.statistics-gradient")
@@ -179,3 +212,82 @@ def test_no_gradient_flows_through_the_statistics(nx, full_dtype):
     with nx.scope():
         _, gradient = nx.value_and_gradient(loss)(nx.asarray(x))
     np.testing.assert_array_equal(nx.to_numpy(gradient), np.ones_like(x))
+
+
+# --- small variances, small batches, any shape --------------------------------------------------
+
+
+@pytest.mark.clause("normalization.eps")
+@pytest.mark.parametrize("eps", [1e-3, 1.0], ids="{:g}".format)
+def test_variance_from_nothing_to_more_than_eps(nx, full_dtype, eps):
+    """Column k varies by 10**-k around 3; the last does not vary at all."""
+    size = np.array([1.0, 1e-1, 1e-2, 1e-3, 0.0])
+    x = (3 + size * _wave((64, 1), 1)).astype(full_dtype)
+    one, zero, three = (np.full(5, v, full_dtype) for v in (1, 0, 3))
+    bound = laws.normalization_bound(full_dtype)
+    arrays = (x, one, zero, three, (size**2).astype(full_dtype))
+    for training in (True, False):
+        options = {"training": training, "eps": eps}
+        y, _, _ = nx.batch_norm(*map(nx.asarray, arrays), **options)
+        asserts.within(nx.to_numpy(y), laws.batch_norm(*arrays, **options)[0], bound)
+    rows = np.ascontiguousarray(x.T), np.ones(64, full_dtype), np.zeros(64, full_dtype)
+    y = nx.layer_norm(*map(nx.asarray, rows), eps=eps)
+    asserts.within(nx.to_numpy(y), laws.layer_norm(*rows, eps=eps), bound)
+    gradient = _gradients(
+        nx, lambda *a: nx.layer_norm(*a, eps=eps), rows, _wave((5, 64), 9).astype(full_dtype)
+    )
+    expected = laws.layer_norm_backward(_wave((5, 64), 9).astype(full_dtype), *rows[:2], eps=eps)
+    _within(gradient[0], expected[0], bound, "dx")
+
+
+@pytest.mark.clause("normalization.smallest")
+@pytest.mark.parametrize("running_variance", ["biased", "unbiased"])
+def test_smallest_batches(nx, full_dtype, running_variance):
+    """Two values per channel in training, one in inference, one value in a layer."""
+    bound = laws.normalization_bound(full_dtype)
+    two = _batch_arguments((2, 3), 1, full_dtype)
+    options = {"training": True, "running_variance": running_variance, "momentum": 0.25}
+    expected = laws.batch_norm(*two, **options)
+    for x, y in zip(nx.batch_norm(*map(nx.asarray, two), **options), expected, strict=True):
+        _within(nx.to_numpy(x), y, bound, "two")
+    single = _batch_arguments((1, 3), 1, full_dtype)
+    y, _, _ = nx.batch_norm(*map(nx.asarray, single), training=False)
+    _within(nx.to_numpy(y), laws.batch_norm(*single, training=False)[0], bound, "one")
+    x, scale, shift = (np.array(v, full_dtype) for v in ([[3.5], [-2.0]], [2.0], [0.75]))
+    y = nx.to_numpy(nx.layer_norm(*map(nx.asarray, (x, scale, shift))))
+    asserts.within(y, np.full((2, 1), 0.75), bound)
+
+
+SHAPES = st.sampled_from([(3, 2), (2, 3, 4), (3, 4, 1, 2), (2, 1, 3, 2, 2)])
+
+
+@pytest.mark.clause("normalization.any-shape")
+@given(st.data())
+@settings(EXAMPLES, max_examples=10)
+def test_any_shape_axis_and_options(nx, data):
+    shape = data.draw(SHAPES)
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    dtype = data.draw(st.sampled_from(["float32", "float64"]))
+    eps = data.draw(st.sampled_from([1e-5, 1e-3, 0.5]))
+    bound = laws.normalization_bound(dtype)
+    ratio = data.draw(st.sampled_from([0.0, 1.0, 1e2]))
+    arguments = _batch_arguments(shape, axis, dtype, ratio)
+    options = {
+        "training": np.prod(shape) > shape[axis] and data.draw(st.booleans()),
+        "axis": axis,
+        "eps": eps,
+        "momentum": data.draw(st.sampled_from([0.0, 0.3, 1.0])),
+        "momentum_weights": data.draw(st.sampled_from(["running", "batch"])),
+        "running_variance": data.draw(st.sampled_from(["biased", "unbiased"])),
+    }
+    observed = nx.batch_norm(*map(nx.asarray, arguments), **options)
+    for x, y in zip(observed, laws.batch_norm(*arguments, **options), strict=True):
+        assert nx.dtype_of(x) == dtype
+        _within(nx.to_numpy(x), y, bound, options)
+    rows = [
+        arguments[0],
+        *(a.astype(dtype) for a in (_wave(shape[axis:], 2), _wave(shape[axis:], 3))),
+    ]
+    y = nx.layer_norm(*map(nx.asarray, rows), axis=axis, eps=eps)
+    assert nx.dtype_of(y) == dtype
+    _within(nx.to_numpy(y), laws.layer_norm(*rows, axis=axis, eps=eps), bound, "layer norm")

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import decimal
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
+from isometry.common.laws import activations as laws
+from isometry.common.laws.formats import FORMATS
 from isometry.common.ops import VOCABULARY
 from isometry.common.statistics import rounding
-from isometry.common.statistics.tolerances import ACTIVATION_ULP
-from isometry.conformance import asserts
+from isometry.common.statistics.tolerances import ACTIVATION_ULP, TANH_ULP
+from isometry.conformance import asserts, floats
+from isometry.conformance.ops_cases import (
+    CASES,
+    CREATION,
+    ELEMENTARY,
+    FACTORIZATIONS,
+    INEXACT,
+    INFINITE,
+)
 
 
 @pytest.mark.clause("ops.names")
@@ -20,128 +33,6 @@ def test_the_table_has_exactly_the_vocabulary(nx):
     assert vars(nx.ops).keys() == VOCABULARY.keys()
     for name, word in VOCABULARY.items():
         asserts.same_signature(getattr(nx.ops, name), word)
-
-
-@dataclass
-class Case:
-    """One call of an op; arrays among the arguments are handed to the backend."""
-
-    oracle: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-
-# Small integers: sums and products of them are exact in every dtype and order of evaluation.
-A = np.array([[-2.0, 3.0, 0.0, 5.0], [4.0, -1.0, 3.0, 2.0]])
-B = np.array([[1.0, 3.0, -4.0, 0.0], [2.0, -1.0, 7.0, 2.0]])
-C = np.arange(24.0).reshape(2, 3, 4) - 9
-SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, -1.5])
-P = np.array([0.5, 1.0, 2.0, 3.0, 1e-3, 40.0])
-TRUTH = np.array([[True, False, True], [True, True, True]])
-
-
-def _reductions(f: Callable[..., Any]) -> list[Case]:
-    axes: list[dict[str, Any]] = [{}, {"axis": 0}, {"axis": -1}, {"axis": (0, 2)}]
-    return [Case(f, (C,), {**a, **k}) for a in axes for k in ({}, {"keepdims": True})]
-
-
-def _np_conv(x, weight, *, padding=0):
-    x = np.pad(x, ((0, 0), (0, 0), *[(padding, padding)] * (x.ndim - 2)))
-    kernel = weight.shape[2:]
-    windows = np.lib.stride_tricks.sliding_window_view(x, kernel, tuple(range(2, x.ndim)))
-    spatial = "uvw"[: len(kernel)]
-    return np.einsum(f"bi...{spatial},oi{spatial}->bo...", windows, weight)
-
-
-def _np_scan(step, carry, xs):
-    ys = []
-    for x in xs:
-        carry, y = step(carry, x)
-        ys.append(y)
-    return carry, np.stack(ys)
-
-
-def _add(carry, x):
-    return carry + x, carry * 2.0
-
-
-def _conv_cases() -> list[Case]:
-    shapes = [
-        ((2, 3, 5), (2, 3, 2)),
-        ((2, 2, 5, 4), (3, 2, 3, 2)),
-        ((1, 2, 3, 4, 3), (2, 2, 2, 3, 1)),
-    ]
-    return [
-        Case(
-            _np_conv,
-            (np.arange(np.prod(x)).reshape(x) % 7.0, np.arange(np.prod(w)).reshape(w) % 5.0),
-            k,
-        )
-        for x, w in shapes
-        for k in ({}, {"padding": 1})
-    ]
-
-
-ELEMENTARY = ("exp", "expm1", "log", "log1p", "sqrt", "tanh")
-CASES: dict[str, list[Case]] = {
-    "abs": [Case(np.abs, (v,)) for v in (A, SPECIAL)],
-    "exp": [Case(np.exp, (v,)) for v in (A, P, SPECIAL)],
-    "expm1": [Case(np.expm1, (v,)) for v in (A, P, SPECIAL)],
-    "log": [Case(np.log, (v,)) for v in (P, np.array([0.0, -1.0, np.inf]))],
-    "log1p": [Case(np.log1p, (v,)) for v in (P, np.array([0.0, -1.0, np.inf]))],
-    "sqrt": [Case(np.sqrt, (v,)) for v in (P, np.array([0.0, -1.0, np.inf]))],
-    "square": [Case(np.square, (v,)) for v in (A, SPECIAL)],
-    "sign": [Case(np.sign, (v,)) for v in (A, SPECIAL)],
-    "tanh": [Case(np.tanh, (v,)) for v in (A, P, SPECIAL)],
-    "maximum": [Case(np.maximum, v) for v in ((A, B), (SPECIAL, SPECIAL[::-1].copy()))],
-    "minimum": [Case(np.minimum, v) for v in ((A, B), (SPECIAL, SPECIAL[::-1].copy()))],
-    "clip": [Case(np.clip, (v, -1.0, 2.0)) for v in (A, SPECIAL)],
-    "where": [Case(np.where, (A > 1, A, B)), Case(np.where, (A > 1, A, B[:1]))],
-    "isfinite": [Case(np.isfinite, (SPECIAL,))],
-    "isnan": [Case(np.isnan, (SPECIAL,))],
-    "sum": _reductions(np.sum),
-    "mean": [Case(np.mean, (C[:, :2],), k) for k in ({}, {"axis": 0}, {"axis": (0, 2)})]
-    + [Case(np.mean, (C[:, :2],), {"axis": -1, "keepdims": True})],
-    "max": _reductions(np.max),
-    "min": _reductions(np.min),
-    "argmax": [Case(np.argmax, (A,), {"axis": k}) for k in (0, 1, -1)]
-    + [Case(np.argmax, (np.array([[1.0, 5.0, 5.0]]),), {"axis": 1})],
-    "all": [Case(np.all, (TRUTH,), k) for k in ({}, {"axis": 0}, {"axis": 1}, {"axis": (0, 1)})],
-    "any": [Case(np.any, (~TRUTH,), k) for k in ({}, {"axis": 0}, {"axis": 1}, {"axis": (0, 1)})],
-    "matmul": [
-        Case(np.matmul, (A, B.T.copy())),
-        Case(np.matmul, (C, C.transpose(0, 2, 1).copy())),
-        Case(np.matmul, (C, B[0].reshape(4, 1))),
-    ],
-    "conv": _conv_cases(),
-    "reshape": [Case(np.reshape, (C, s)) for s in ((4, 6), (24,), (2, -1, 2))],
-    "permute_dims": [Case(np.transpose, (C, (2, 0, 1)))],
-    "expand_dims": [Case(np.expand_dims, (A,), {"axis": k}) for k in (0, 1, -1)],
-    "squeeze": [
-        Case(np.squeeze, (A[:, None],), {"axis": 1}),
-        Case(np.squeeze, (A[..., None],), {"axis": -1}),
-    ],
-    "concat": [Case(np.concatenate, ([A, B],), k) for k in ({}, {"axis": 1}, {"axis": -1})],
-    "stack": [Case(np.stack, ([A, B],), k) for k in ({}, {"axis": 1}, {"axis": -1})],
-    "broadcast_to": [Case(np.broadcast_to, (B[:1], (3, 4)))],
-    "take": [
-        Case(np.take, (A, np.array([3, 0, 0])), {"axis": 1}),
-        Case(np.take, (C, np.array([1])), {"axis": 0}),
-    ],
-    "zeros": [Case(np.zeros, ((2, 3),))],
-    "ones": [Case(np.ones, ((2, 3),))],
-    "full": [Case(np.full, ((2, 3), 0.1))],
-    "eye": [Case(np.eye, v) for v in ((3, 3), (2, 4), (4, 2))],
-    "arange": [Case(np.arange, v) for v in ((0.0, 5.0, 1.0), (3.0, -1.0, -2.0), (0.5, 3.0, 0.5))],
-    "zeros_like": [Case(np.zeros_like, (A,))],
-    "ones_like": [Case(np.ones_like, (A,))],
-    "astype": [Case(lambda x, dtype: x.astype(dtype), (v, t))
-               for v in (A / 3, SPECIAL, TRUTH) for t in ("float16", "float32", "float64")],
-    "stop_gradient": [Case(np.copy, (A,))],
-    "scan": [Case(_np_scan, (_add, A[0], A))],
-}  # fmt: skip
-CREATION = ("zeros", "ones", "full", "eye", "arange")
-FACTORIZATIONS = ("qr", "svd")
 
 
 def _leaves(value: Any) -> list[np.ndarray]:
@@ -160,46 +51,76 @@ def _refilled(value: Any, leaves: list[Any]) -> Any:
     return value
 
 
-def _as_dtype(x: np.ndarray, dtype: str) -> np.ndarray:
-    return x.astype(dtype) if x.dtype == np.float64 else x
+def _flat(outputs: Any) -> list[Any]:
+    if isinstance(outputs, (tuple, list)):
+        return [x for y in outputs for x in _flat(y)]
+    return [outputs]
 
 
-def _flat(outputs: Any) -> tuple[Any, ...]:
-    return tuple(x for y in outputs for x in (y if isinstance(y, tuple) else (y,)))
+def _to_backend(nx, x: np.ndarray, dtype: str) -> Any:
+    return nx.asarray(x.astype("f4") if dtype == "bfloat16" else x, dtype=dtype)
+
+
+def _called(nx, prepare, cases, arrays, dtype):
+    """Return what the backend makes of each case, in one call whose inputs are all arrays."""
+    counts = []
+
+    def all_cases(unused, *arrays):
+        remaining, outputs = list(arrays), []
+        counts.clear()
+        for word, case in cases:
+            extra = {"dtype": dtype} if word in CREATION else {}
+            y = getattr(nx.ops, word)(*_refilled(case.args, remaining), **case.kwargs, **extra)
+            outputs += _flat(y)
+            counts.append(len(_flat(y)))
+        return *outputs, unused * 2.0
+
+    with nx.scope():
+        *observed, _ = prepare(all_cases)(nx.ops.ones((1,)), *arrays)
+    return [[observed.pop(0) for _ in range(count)] for count in counts]
+
+
+def _by_oracle(cases, values):
+    with np.errstate(all="ignore"):
+        remaining = list(values)
+        return [c.oracle(*_refilled(c.args, remaining), **c.kwargs) for _, c in cases]
+
+
+def _judge_meaning(nx, prepare, words, dtype, cases_of):
+    cases = [(word, case) for word in words for case in cases_of(word)]
+    leaves = [x for _, case in cases for x in _leaves(case.args)]
+    arrays = [_to_backend(nx, x, dtype) if x.dtype == float else nx.asarray(x) for x in leaves]
+    observed = _called(nx, prepare, cases, arrays, dtype)
+    values = [nx.to_numpy(a).astype(x.dtype) for a, x in zip(arrays, leaves, strict=True)]
+    for (word, _), xs, ys in zip(cases, observed, _by_oracle(cases, values), strict=True):
+        for x, y in zip(_flat(xs), map(np.asarray, _flat(ys)), strict=True):
+            assert nx.shape_of(x) == y.shape, word
+            found = nx.to_numpy(x)
+            if y.dtype.kind != "f":
+                assert found.dtype.kind == y.dtype.kind, word
+                np.testing.assert_array_equal(found, y, word)
+                continue
+            wanted = str(y.dtype) if word == "astype" else dtype
+            assert nx.dtype_of(x) == wanted, word
+            if word in ELEMENTARY:
+                y = floats.overflowed(y, dtype)
+                asserts.within_ulp(found, y, dtype, ACTIVATION_ULP[dtype])
+            else:
+                np.testing.assert_array_equal(found, floats.rounded(y, wanted), word)
+
+
+WORDS = [word for word in VOCABULARY if word not in FACTORIZATIONS]
 
 
 @pytest.mark.clause("ops.meaning")
-@pytest.mark.parametrize("word", [w for w in VOCABULARY if w not in FACTORIZATIONS])
+@pytest.mark.parametrize("word", WORDS)
 def test_op_means_what_numpy_means(nx, mode, full_dtype, prepare, word):
-    cases = CASES[word]
-    extra = {"dtype": full_dtype} if word in CREATION else {}
-    values = [_as_dtype(x, full_dtype) for case in cases for x in _leaves(case.args)]
+    _judge_meaning(nx, prepare, [word], full_dtype, CASES.__getitem__)
 
-    def all_cases(unused, *arrays):
-        remaining = list(arrays)
-        outputs = [
-            getattr(nx.ops, word)(*_refilled(case.args, remaining), **case.kwargs, **extra)
-            for case in cases
-        ]
-        return *_flat(outputs), unused * 2.0
 
-    arrays = [nx.asarray(np.ones(1, full_dtype)), *map(nx.asarray, values)]
-    with nx.scope():
-        *observed, _ = prepare(all_cases)(*arrays)
-    with np.errstate(all="ignore"):
-        remaining = list(values)
-        expected = _flat(
-            c.oracle(*_refilled(c.args, remaining), **c.kwargs, **extra) for c in cases
-        )
-    for x, y in zip(map(nx.to_numpy, observed), map(np.asarray, expected), strict=True):
-        assert x.shape == y.shape
-        if y.dtype.kind == "f":
-            assert x.dtype == y.dtype
-            budget = ACTIVATION_ULP[full_dtype] if word in ELEMENTARY else 0
-            asserts.within_ulp(x, y, str(y.dtype), budget)
-        else:
-            assert x.dtype.kind == y.dtype.kind
-            np.testing.assert_array_equal(x, y)
+@pytest.mark.clause("ops.every-dtype")
+def test_all_ops_in_one_function(nx, dtype):
+    _judge_meaning(nx, nx.compile, WORDS, dtype, lambda word: CASES[word][-1:])
 
 
 @pytest.mark.clause("ops.vocabulary-covered")
@@ -219,6 +140,7 @@ def test_factors_multiply_to_the_matrix(nx, mode, full_dtype, prepare, shape):
 
     with nx.scope():
         factors = prepare(both)(nx.asarray(matrix))
+    assert {nx.dtype_of(x) for x in factors} == {full_dtype}
     q, r, u, s, vh = (nx.to_numpy(x).astype(np.float64) for x in factors)
     bound = rounding.factorization(*shape[-2:], full_dtype) * np.linalg.norm(matrix)
     eye = np.eye(shape[-1])
@@ -227,6 +149,7 @@ def test_factors_multiply_to_the_matrix(nx, mode, full_dtype, prepare, shape):
     asserts.within(np.tril(r, -1), 0, 0)
     asserts.within(u * s[..., None, :] @ vh, matrix, bound)
     asserts.within(np.swapaxes(u, -1, -2) @ u, eye, bound)
+    asserts.within(vh @ np.swapaxes(vh, -1, -2), eye, bound)
     asserts.within(s, np.linalg.svd(matrix.astype(np.float64), compute_uv=False), bound)
     assert np.all(np.diff(s, axis=-1) <= 0)
 
@@ -239,3 +162,107 @@ def test_svd_of_a_wide_matrix(nx, full_dtype):
     assert (u.shape, s.shape, vh.shape) == ((3, 3), (3,), (3, 5))
     bound = rounding.factorization(3, 5, full_dtype) * np.linalg.norm(matrix)
     asserts.within(u * s @ vh, matrix, bound)
+    asserts.within(vh @ vh.T, np.eye(3), bound)
+
+
+@pytest.mark.clause("ops.precision")
+def test_sums_and_products_keep_the_precision_of_the_dtype(nx, mode, full_dtype, prepare):
+    roundings = [count for rows in INEXACT.values() for count, _ in rows]
+    cases = [(word, case) for word, rows in INEXACT.items() for _, case in rows]
+    values = [x.astype(full_dtype) for _, case in cases for x in _leaves(case.args)]
+    observed = _called(nx, prepare, cases, map(nx.asarray, values), full_dtype)
+    fractions = [_fractions(x) for x in values]
+    exact = _by_oracle(cases, fractions)
+    sizes = _by_oracle(cases, [np.abs(x) for x in fractions])
+    for count, *results in zip(roundings, observed, exact, sizes, strict=True):
+        for x, y, size in zip(*map(_flat, results), strict=True):
+            error = np.abs(_fractions(nx.to_numpy(x)) - y)
+            bound = rounding.gamma(count, full_dtype) * np.asarray(size, float)
+            asserts.within(np.asarray(error, float), 0.0, bound)
+
+
+def _fractions(x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.frompyfunc(lambda v: Fraction(float(v)), 1, 1)(x), dtype=object)
+
+
+# --- elementary functions -----------------------------------------------------------------------
+
+_DIGITS = decimal.Context(prec=60, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
+
+
+def _expm1(x: Decimal) -> Decimal:
+    if abs(x) < Decimal("1e-12"):  # next term x**4 / 24
+        return x * (1 + x / 2 * (1 + x / 3))
+    return x.exp() - 1
+
+
+def _log1p(x: Decimal) -> Decimal:
+    if abs(x) < Decimal("1e-12"):  # next term x**4 / 4
+        return x * (1 - x / 2 * (1 - x * 2 / 3))
+    return (1 + x).ln()
+
+
+_EXACT: dict[str, Callable[[Decimal], Decimal]] = {
+    "exp": Decimal.exp,
+    "expm1": _expm1,
+    "log": Decimal.ln,
+    "log1p": _log1p,
+    "sqrt": Decimal.sqrt,
+}
+
+
+@functools.cache
+def _elementary(word: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return normal numbers with normal results, and those: in 60 digits, float32 in float64."""
+    x = floats.every_exponent(dtype)
+    least = {"log": 0.0, "sqrt": 0.0, "log1p": -1.0}.get(word, -np.inf)
+    x = x[x > least]
+    with np.errstate(all="ignore"):
+        rough = getattr(np, word)(x.astype(np.float64))
+    size = np.abs(rough)
+    x = x[(size >= FORMATS[dtype].smallest_normal) & (size < FORMATS[dtype].largest / 2)]
+    if dtype == "float32":
+        return x, getattr(np, word)(x.astype(np.float64))
+    if word == "tanh":
+        return x, laws.exact("tanh", x)
+    with decimal.localcontext(_DIGITS):
+        return x, np.frompyfunc(lambda v: _EXACT[word](Decimal(v)), 1, 1)(x)
+
+
+@pytest.mark.clause("ops.elementary")
+@pytest.mark.parametrize("word", ELEMENTARY)
+def test_elementary_functions_at_every_exponent(nx, mode, full_dtype, prepare, word):
+    x, exact = _elementary(word, full_dtype)
+    with nx.scope():
+        y = prepare(lambda x: getattr(nx.ops, word)(x))(nx.asarray(x))
+    asserts.within_ulp(nx.to_numpy(y), exact, full_dtype, TANH_ULP[full_dtype])
+
+
+@pytest.mark.clause("ops.signed-zero")
+@pytest.mark.parametrize("word", ["expm1", "log1p", "sqrt", "tanh", "abs", "square"])
+def test_sign_of_zero(nx, mode, dtype, prepare, word):
+    x = np.array([-0.0, 0.0] * 8)
+    with nx.scope():
+        y = nx.to_numpy(prepare(lambda x: getattr(nx.ops, word)(x))(_to_backend(nx, x, dtype)))
+    expected = np.signbit(x) if word not in ("abs", "square") else np.zeros(16, bool)
+    assert not np.any(y)
+    np.testing.assert_array_equal(np.signbit(y), expected)
+
+
+@pytest.mark.clause("ops.rounding")
+@pytest.mark.parametrize("source", ["float32", "float64"])
+def test_astype_rounds_to_nearest_even(nx, mode, dtype, prepare, source):
+    x = floats.ties(dtype).astype(source)  # numbers of the dtype, ties, and their neighbours
+    with nx.scope():
+        y = prepare(lambda x: nx.ops.astype(x, dtype))(nx.asarray(x))
+    assert nx.dtype_of(y) == dtype
+    np.testing.assert_array_equal(nx.to_numpy(y), floats.rounded(x.astype(np.float64), dtype))
+
+
+@pytest.mark.clause("ops.infinite-sums")
+@pytest.mark.parametrize("word", ["sum", "mean"])
+def test_sums_with_infinities(nx, mode, dtype, prepare, word):
+    with nx.scope():
+        f = prepare(lambda x: getattr(nx.ops, word)(x, axis=1))
+        y = f(_to_backend(nx, INFINITE, dtype))
+    np.testing.assert_array_equal(nx.to_numpy(y), [np.nan, np.inf, -np.inf, np.nan])
