@@ -321,9 +321,12 @@ class TorchBackend(Backend):
             named = parameters if isinstance(parameters, dict) else {"": parameters}
             leaves = {k: p.detach().requires_grad_() for k, p in named.items()}
             value = f(leaves if isinstance(parameters, dict) else leaves[""], *args)
-            found = torch.autograd.grad(
-                value, list(leaves.values()), allow_unused=True, materialize_grads=True
-            )
+            if value.requires_grad:
+                found = torch.autograd.grad(
+                    value, list(leaves.values()), allow_unused=True, materialize_grads=True
+                )
+            else:  # a constant
+                found = tuple(torch.zeros_like(p) for p in named.values())
             gradient = dict(zip(leaves, found, strict=True))
             return value.detach(), gradient if isinstance(parameters, dict) else gradient[""]
 

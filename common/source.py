@@ -14,18 +14,15 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from isometry.common import chains
+from isometry.common import chains, composed
 from isometry.common.contract import Backend
 from isometry.common.errors import unknown_name
 from isometry.common.ops import VOCABULARY
 
 __all__ = ["Listing", "of"]
 
-# what these methods of the contract hand on to
-_COMPOSED: dict[str, Callable[..., Any]] = {
-    "matrix_chain": chains.matrix_chain,
-    "lyapunov_spectrum": chains.lyapunov_spectrum,
-}
+_COMPOSED = {**vars(composed), **vars(chains)}
+"""Where the methods that the contract composes hand on to the function of their own name."""
 
 
 @dataclass(frozen=True)
