@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
+from isometry.common.contract import CAPABILITIES, Backend
+from isometry.common.errors import Unsupported
 from isometry.common.statistics.tolerances import ulp_distance
 
 
@@ -53,3 +57,14 @@ def same_signature(observed: Callable[..., Any], expected: Callable[..., Any]) -
         for f in (observed, expected)
     )
     assert ours == theirs
+
+
+def unsupported(nx: Backend, capability: str, arguments: tuple[Any, ...]) -> None:
+    """Assert that the method of a capability that is not declared says so."""
+    declared = ", ".join(sorted(nx.capabilities)) or "none"
+    message = (
+        f"backend {nx.name!r} does not support {capability!r} ({CAPABILITIES[capability]}); "
+        f"it declares: {declared}"
+    )
+    with pytest.raises(Unsupported, match=f"^{re.escape(message)}$"):
+        getattr(nx, capability)(*arguments)

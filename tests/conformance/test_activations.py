@@ -182,6 +182,8 @@ def test_native_derivative_is_a_derivative(nx, full_dtype, activation):
     exact = getattr(laws, f"{activation}_gradient")(x)
     # a native has no bound, and some keep a float32 slope in float64
     asserts.within_ulp(nx.to_numpy(y), exact, "float32", AGREEMENT_ULP["float32"])
+    far = nx.native_gradient(activation, nx.asarray(4000 * x))  # e**1000 overflows: no warning
+    assert nx.dtype_of(far) == full_dtype
 
 
 # --- every exponent, every shape ----------------------------------------------------------------

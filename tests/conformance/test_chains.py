@@ -123,22 +123,29 @@ def test_zero_product_stays_zero(nx, mode, full_dtype, prepare):
     product, log_scale = map(nx.to_numpy, f(nx.asarray(start), nx.asarray(factors)))
     np.testing.assert_array_equal(product[0], np.zeros((SIZE, SIZE)))
     asserts.within_ulp(np.abs(product[1:]).max(axis=(1, 2)), np.ones(BATCH - 1), full_dtype, 1)
+    alive = product[1:]
     before, norms = _exact_product(start, factors[:2])  # that of the zero chain stays as it was
     largest = np.abs(before[0]).max()
     bound = 2 * rounding.product(2, SIZE, full_dtype) * norms[0] / largest
     bound += rounding.log_scale(2, np.log(norms[0]), full_dtype)
     asserts.within(log_scale[0], np.log(largest), bound)
+    for value in (np.inf, np.nan):
+        factors[2, 0, 0, 0] = value  # the others are 0: what is not finite has its column
+        product = nx.to_numpy(f(nx.asarray(start), nx.asarray(factors))[0])
+        assert not np.any(np.isfinite(product[0]))
+        asserts.same_bits(product[1:], alive)
 
 
 @pytest.mark.clause("chains.no-overflow")
 def test_rescaled_chain_outlives_every_exponent(nx, full_dtype):
-    start = np.broadcast_to(np.eye(2), (1, 2, 2)).astype(full_dtype)
-    huge = np.full((50, 1, 2, 2), 2.0**100, full_dtype)
-    product, log_scale = nx.chain_product(nx.asarray(start), nx.asarray(huge), rescale=True)
-    asserts.within(nx.to_numpy(product), 1, 0)
-    exact = 50 * 100 * math.log(2) + 49 * math.log(2)
-    bound = rounding.log_scale(50, 101 * math.log(2), full_dtype)
-    asserts.within(nx.to_numpy(log_scale), exact, bound)
+    start = nx.asarray(np.broadcast_to(np.eye(2), (1, 2, 2)).astype(full_dtype))
+    for exponent in (100, -100):
+        factors = nx.asarray(np.full((50, 1, 2, 2), 2.0**exponent, full_dtype))
+        product, log_scale = nx.chain_product(start, factors, rescale=True)
+        asserts.within(nx.to_numpy(product), 1, 0)
+        exact = 50 * exponent * math.log(2) + 49 * math.log(2)
+        bound = rounding.log_scale(50, 101 * math.log(2), full_dtype)
+        asserts.within(nx.to_numpy(log_scale), exact, bound)
 
 
 @pytest.mark.clause("chains.overflow-step")

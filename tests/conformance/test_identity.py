@@ -34,9 +34,11 @@ def test_declarations_are_known(nx):
     assert nx.framework
     assert nx.version[0].isdigit()
     assert nx.device
+    assert isinstance(nx.capabilities, frozenset)
     assert nx.capabilities <= CAPABILITIES.keys()
     assert {"float32", "float64"} <= set(nx.dtypes) <= FORMATS.keys()
     assert ("bfloat16" in nx.dtypes) == ("bfloat16" in nx.capabilities)
+    assert isinstance(nx.dtype_of(nx.asarray(0.0)), str)
 
 
 @pytest.mark.clause("identity.expected-failures")
@@ -52,3 +54,14 @@ def test_a_function_is_compiled_only_if_declared(nx):
         return x * 2
 
     assert (nx.compile(f) is f) == ("compiled" not in nx.capabilities)
+
+
+@pytest.mark.clause("identity.device")
+def test_a_device_is_named_as_it_may_be_asked_for(nx):
+    assert isinstance(nx.device, str)
+    again = type(nx)(device=nx.device)
+    assert again.device == nx.device
+    with nx.scope():  # one place: what either makes meets what the other makes
+        total = nx.asarray(1.0) + again.asarray(2.0)
+        total = total + again.stream(0).normal((), mean=4.0, std=0.0)
+    assert float(nx.to_numpy(total)) == 7

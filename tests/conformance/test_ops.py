@@ -52,9 +52,7 @@ def _refilled(value: Any, leaves: list[Any]) -> Any:
 
 
 def _flat(outputs: Any) -> list[Any]:
-    if isinstance(outputs, (tuple, list)):
-        return [x for y in outputs for x in _flat(y)]
-    return [outputs]
+    return [x for y in outputs for x in _flat(y)] if isinstance(outputs, tuple) else [outputs]
 
 
 def _to_backend(nx, x: np.ndarray, dtype: str) -> Any:
@@ -77,7 +75,8 @@ def _called(nx, prepare, cases, arrays, dtype):
 
     with nx.scope():
         *observed, _ = prepare(all_cases)(nx.ops.ones((1,)), *arrays)
-    return [[observed.pop(0) for _ in range(count)] for count in counts]
+    assert all(map(nx.is_array, observed)), "some results are no arrays"
+    return [tuple(observed.pop(0) for _ in range(count)) for count in counts]
 
 
 def _by_oracle(cases, values):

@@ -152,6 +152,14 @@ def test_draws_have_their_law(nx, full_dtype, kind, draw, seed, judge):
     judge(verdicts.support(sample, law, detects=1e-4, dtype=full_dtype))
 
 
+@pytest.mark.clause("streams.single")
+@pytest.mark.parametrize("draw", ["uniform", "truncated_normal"])
+def test_single_values_lie_in_the_support(nx, draw, seed, judge):
+    law, stream = LAWS[draw], nx.stream(seed(16))
+    sample = np.array([float(nx.to_numpy(law.draw(nx, stream, ()))) for _ in range(300)])
+    judge(verdicts.support(sample, law, detects=0.0455, dtype="float32"))
+
+
 SOURCES = {"float32": 2**21, "float64": 2**32}  # too few values for a float of this format
 BITS = {"float32": 11, "float64": 24}  # the precision of the next narrower format
 

@@ -133,6 +133,22 @@ class CompilerMisdeclared:
         cls.capabilities = cls.capabilities ^ {"compiled"}
 
 
+class CapabilitiesInSet:
+    """The capabilities are a set, which anyone may change."""
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls.capabilities = set(cls.capabilities)
+
+
+class DeviceUnnamed:
+    """The device is not its name."""
+
+    @property
+    def device(self):
+        return [super().device]
+
+
 class ExcuseForNothing:
     """A failure is expected of a clause that does not exist."""
 
@@ -161,6 +177,8 @@ FAULTS = {
     AnythingIsArray: "arrays.foreign",
     DtypeSpelled: "arrays.round-trip",
     CapabilityInvented: "identity.declarations",
+    CapabilitiesInSet: "identity.declarations",
+    DeviceUnnamed: "identity.device",
     CompilerMisdeclared: "identity.capabilities",
     ExcuseForNothing: "identity.expected-failures",
     OtherSignature: "identity.signatures[leaky_relu]",

@@ -105,6 +105,27 @@ class RescaledAtLast:
         return product, log_scale
 
 
+class NeverEnlarged:
+    """The product is divided by its largest entry only where that exceeds 1."""
+
+    @np.errstate(all="ignore")
+    def chain_product(self, product, factors, /, *, rescale=False):
+        product, log_scale = super().chain_product(product, factors, rescale=rescale)
+        zero, scale = self.ops.zeros_like(log_scale), self.ops.exp(log_scale)
+        small = log_scale < 0
+        product = self.ops.where(small[:, None, None], product * scale[:, None, None], product)
+        return product, self.ops.where(small, zero, log_scale)
+
+
+class InfinityCleared:
+    """What is not finite in a product becomes 0."""
+
+    def chain_product(self, product, factors, /, *, rescale=False):
+        product, log_scale = super().chain_product(product, factors, rescale=rescale)
+        zero = self.ops.zeros_like(product)
+        return self.ops.where(self.ops.isfinite(product), product, zero), log_scale
+
+
 class ZeroIsNan:
     """A zero product is divided by its largest entry, too."""
 
@@ -225,6 +246,8 @@ FAULTS = {
     Log2OfScale: "chains.rescale",
     RescaledByNorm: "chains.rescale",
     RescaledAtLast: "chains.no-overflow",
+    NeverEnlarged: "chains.no-overflow",
+    InfinityCleared: "chains.zero",
     ZeroIsNan: "chains.zero",
     ScaleLostAtZero: "chains.zero",
     ScaleDifferentiated: "chains.gradient",

@@ -131,6 +131,30 @@ class PullbacksAccumulate(_Pullback):
         return sum(map(right, before), right(v))
 
 
+class PullbackWidened(_Pullback):
+    """v^T J of a float32 array is float64."""
+
+    def wrong(self, right, v, before):
+        return self.ops.astype(right(v), "float64")
+
+
+class ForwardSlopeFixed:
+    """Forward mode through leaky_relu takes the slope for 0.01."""
+
+    needs = JVP
+    forward = False
+
+    def jvp(self, f, x, tangent, /):
+        self.forward = True
+        try:
+            return super().jvp(f, x, tangent)
+        finally:
+            self.forward = False
+
+    def leaky_relu(self, x, /, *, slope=0.01):
+        return super().leaky_relu(x, slope=0.01 if self.forward else slope)
+
+
 class TangentIgnored:
     """J v is taken with ones for v."""
 
@@ -304,6 +328,8 @@ FAULTS = {
     ScalarCotangent: "differentiation.vjp-shapes",
     PullbackSpent: "differentiation.vjp",
     PullbacksAccumulate: "differentiation.vjp",
+    PullbackWidened: "differentiation.dtypes",
+    ForwardSlopeFixed: "differentiation.jvp-sigmoid[leaky_relu]",
     TangentIgnored: "differentiation.jvp",
     JacobianTransposed: "differentiation.jvp",
     JvpByDifferences: "differentiation.jvp-sigmoid[sigmoid]",

@@ -137,6 +137,15 @@ class StatisticsDifferentiated(_BatchNorm):
         return y, mean + (x - self.ops.stop_gradient(x)), variance
 
 
+class OldDifferentiated(_BatchNorm):
+    """Gradients flow from the new running variance to the old one."""
+
+    def wrong(self, arrays, options, right):
+        y, mean, variance = right(*arrays, **options)
+        old = arrays[4]
+        return y, mean, variance + (old - self.ops.stop_gradient(old))
+
+
 class BatchConstants(_BatchNorm):
     """Mean and variance of the batch are constants for differentiation."""
 
@@ -228,6 +237,35 @@ class LayerConstants(_LayerNorm):
         return mean, self.ops.sqrt(variance + eps)
 
 
+class ForwardConstants(LayerConstants):
+    """Mean and variance of an example are constants for forward mode."""
+
+    needs = frozenset({"jvp"})
+    forward = False
+
+    def jvp(self, f, x, tangent, /):
+        self.forward = True
+        try:
+            return super().jvp(f, x, tangent)
+        finally:
+            self.forward = False
+
+    def layer_norm(self, x, scale, shift, /, *, axis=-1, eps=1e-5):
+        layer_norm = super().layer_norm if self.forward else super(_LayerNorm, self).layer_norm
+        return layer_norm(x, scale, shift, axis=axis, eps=eps)
+
+
+class OnePivot(_LayerNorm):
+    """The mean of all examples is subtracted first, not each example's own."""
+
+    def layer_norm(self, x, scale, shift, /, *, axis=-1, eps=1e-5):
+        return super().layer_norm(x - self.ops.mean(x), scale, shift, axis=axis, eps=eps)
+
+    def statistics(self, x, axes, eps):
+        mean, variance = self.moments(x, axes)
+        return mean, self.ops.sqrt(variance + eps)
+
+
 class LastAxisOnly(_LayerNorm):
     """Layer norm takes its statistics over the last axis alone."""
 
@@ -288,12 +326,15 @@ FAULTS = {
     UpdatedInInference: "normalization.inference-statistics",
     NeverUpdated: "normalization.conventions",
     StatisticsDifferentiated: "normalization.statistics-gradient",
+    OldDifferentiated: "normalization.statistics-gradient",
     BatchConstants: "normalization.batch-gradient[training]",
     NaiveVariance: "normalization.conditioning[layer_norm]",
     NaiveDifferentiated: "normalization.conditioning-gradient[layer_norm]",
     LayerUnbiased: "normalization.layer",
     LayerEpsOutside: "normalization.layer",
     LayerConstants: "normalization.layer-gradient",
+    ForwardConstants: "normalization.jvp[layer_norm]",
+    OnePivot: "normalization.conditioning[layer_norm]",
     LastAxisOnly: "normalization.layer",
     OverTheBatch: "normalization.layer",
     ShiftScaled: "normalization.layer",

@@ -324,6 +324,16 @@ class RoundedDown(_Word):
         return self.ops.where(self.ops.abs(nearest) > self.ops.abs(x), below, y)
 
 
+class ScanListed(_Word):
+    """A scan returns a list of what it collected."""
+
+    word = "scan"
+
+    def wrong(self, right, step, carry, xs):
+        carry, ys = right(step, carry, xs)
+        return carry, [ys[k] for k in range(self.shape_of(ys)[0])]
+
+
 class ScanReversed(_Word):
     """What a scan collected comes back in the opposite order."""
 
@@ -412,6 +422,7 @@ FAULTS = {
     ZerosInFloat32: "ops.meaning[zeros]",
     CastSaturates: "ops.meaning[astype]",
     RoundedDown: "ops.rounding[float16-float32]",
+    ScanListed: "ops.meaning[eager-float32-scan]",
     ScanReversed: "ops.meaning[scan]",
     StopPasses: "differentiation.stop",
     ClipStraightThrough: "differentiation.stop",

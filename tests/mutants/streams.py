@@ -293,6 +293,15 @@ class CutAbsolute(_Altered):
             return self.nx.ops.clip(x, -2.0, 2.0)
 
 
+class SinglesUncut(_Altered):
+    """A truncated normal drawn alone is not truncated."""
+
+    class Stream:
+        def truncated_normal(self, shape, /, *, mean=0.0, std=1.0, dtype="float32"):
+            draw = super().truncated_normal if shape else super().normal
+            return draw(shape, mean=mean, std=std, dtype=dtype)
+
+
 class TailLeaks(_Altered):
     """Four of a million truncated draws lie beyond the cut, as in Keras on PyTorch."""
 
@@ -405,6 +414,7 @@ FAULTS = {
     UniformForNormal: "streams.law[native]",
     UniformFromZero: "streams.law[native]",
     CutAbsolute: "streams.law[native]",
+    SinglesUncut: "streams.single[truncated_normal]",
     TailLeaks: "initializers.tail",
     Antithetic: "streams.within-draw",
     ValuesTwice: "streams.within-draw",
