@@ -350,12 +350,14 @@ class JaxBackend(Backend):
     def asarray(self, value: Any, /, *, dtype: str | None = None) -> Array:
         if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
             dtype = "float32"
+        # converted by NumPy: each shape and dtype that JAX converts costs it a compilation
         with np.errstate(over="ignore"):  # NumPy warns of what rounds to infinity
-            x = jnp.array(value, dtype=_DTYPES[dtype] if dtype else None)
+            x = np.array(value).astype(_DTYPES[dtype]) if dtype else np.array(value)
         return jax.device_put(x, self._device)
 
     def to_numpy(self, x: Array, /) -> np.ndarray:
-        return np.array(x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x)
+        values = np.array(x)
+        return values.astype(np.float32) if x.dtype == jnp.bfloat16 else values
 
     def is_array(self, x: object, /) -> bool:
         return isinstance(x, jax.Array)

@@ -108,18 +108,20 @@ def _judge_meaning(nx, prepare, words, dtype, cases_of):
                 np.testing.assert_array_equal(found, floats.rounded(y, wanted), word)
 
 
+FULL = ("float32", "float64")
 WORDS = [word for word in VOCABULARY if word not in FACTORIZATIONS]
 
 
 @pytest.mark.clause("ops.meaning")
 @pytest.mark.parametrize("word", WORDS)
-def test_op_means_what_numpy_means(nx, mode, full_dtype, prepare, word):
-    _judge_meaning(nx, prepare, [word], full_dtype, CASES.__getitem__)
+def test_op_means_what_numpy_means(nx, full_dtype, word):
+    _judge_meaning(nx, lambda f: f, [word], full_dtype, CASES.__getitem__)
 
 
 @pytest.mark.clause("ops.every-dtype")
 def test_all_ops_in_one_function(nx, dtype):
-    _judge_meaning(nx, nx.compile, WORDS, dtype, lambda word: CASES[word][-1:])
+    cases = CASES.__getitem__ if dtype in FULL else lambda word: CASES[word][-1:]
+    _judge_meaning(nx, nx.compile, WORDS, dtype, cases)
 
 
 @pytest.mark.clause("ops.vocabulary-covered")

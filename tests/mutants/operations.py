@@ -422,7 +422,7 @@ FAULTS = {
     ZerosInFloat32: "ops.meaning[zeros]",
     CastSaturates: "ops.meaning[astype]",
     RoundedDown: "ops.rounding[float16-float32]",
-    ScanListed: "ops.meaning[eager-float32-scan]",
+    ScanListed: "ops.meaning[float32-scan]",
     ScanReversed: "ops.meaning[scan]",
     StopPasses: "differentiation.stop",
     ClipStraightThrough: "differentiation.stop",
