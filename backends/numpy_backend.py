@@ -294,7 +294,7 @@ class NumpyBackend(Backend):
     def __init__(self, *, device: str | None = None) -> None:
         if device not in (None, "cpu"):
             raise InvalidArgument(f"device {device!r} does not exist: numpy has cpu only")
-        self.ops = ops.bind(_TABLE, _quiet)
+        self.ops = ops.bind(_TABLE, self.scope)
 
     @property
     def version(self) -> str:
@@ -304,11 +304,13 @@ class NumpyBackend(Backend):
     def device(self) -> str:
         return "cpu"
 
+    def scope(self) -> AbstractContextManager[Any]:
+        return _quiet()
+
     def asarray(self, value: Any, /, *, dtype: str | None = None) -> Array:
         if dtype is None and not isinstance(value, (np.ndarray, np.generic)):
             dtype = "float32"
-        with _quiet():
-            return np.array(value, dtype=dtype)
+        return np.array(value, dtype=dtype)
 
     def to_numpy(self, x: Array, /) -> np.ndarray:
         return np.array(x)
@@ -350,16 +352,14 @@ class NumpyBackend(Backend):
 
     def native_gradient(self, activation: str, x: Array, /) -> Array:
         # NumPy has no derivatives: this is the `autograd` package on the formula as people write it
-        with _quiet():
-            return autograd.elementwise_grad(_NATIVE[activation])(x).astype(x.dtype)
+        return autograd.elementwise_grad(_NATIVE[activation])(x).astype(x.dtype)
 
     # --- random matrix chains ---
 
     def chain_product(
         self, product: Array, factors: Array, /, *, rescale: bool = False
     ) -> tuple[Array, Array]:
-        with _quiet():
-            return chain_product(product, factors, rescale=rescale)
+        return chain_product(product, factors, rescale=rescale)
 
     # --- normalization ---
 
@@ -412,9 +412,9 @@ class NumpyBackend(Backend):
 
         def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
             value, gradient = autograd.value_and_grad(_tied(f))(parameters, *args)
-            # autograd computes part of a float32 gradient in float64; the contract keeps the dtype
             if isinstance(parameters, dict):
-                return value, {k: gradient[k].astype(p.dtype) for k, p in parameters.items()}
+                return value, gradient
+            # autograd computes part of a float32 gradient in float64; the contract keeps the dtype
             return value, gradient.astype(parameters.dtype)
 
         return evaluate

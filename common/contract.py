@@ -250,7 +250,7 @@ class Backend(checks.Checked, abc.ABC):
         Methods enter it by themselves. Code that applies Python operators to arrays outside
         them wraps itself in ``with nx.scope():``, and so does an adapter in the functions that
         `value_and_gradient`, `vjp` and `compile` return: they run later. Most frameworks need
-        none; JAX keeps float64 by it, and MLX runs on the CPU.
+        none; JAX keeps float64 by it, MLX runs on the CPU, and NumPy warns of no infinity.
         """
         return nullcontext()
 

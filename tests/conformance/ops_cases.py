@@ -83,7 +83,8 @@ _CONV_SHAPES = [
     ((2, 2, 5, 4), (3, 2, 3, 2)),
     ((1, 2, 3, 4, 3), (2, 2, 2, 3, 1)),
 ]
-_BROADCAST = (np.array([[True], [False], [True]]), A[0], B[:1])
+# each of the three is alone in having one of the sizes
+_BROADCAST = (np.array([True, False, True])[:, None, None], A[:, :1], B[0])
 
 CASES: dict[str, list[Case]] = {
     "abs": [Case(np.abs, (v,)) for v in (A, SPECIAL)],

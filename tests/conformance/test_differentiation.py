@@ -57,6 +57,18 @@ def test_gradient_of_an_unused_parameter_is_zero(nx, full_dtype):
     np.testing.assert_array_equal(nx.to_numpy(gradient["unused"]), [0, 0])
 
 
+@pytest.mark.clause("differentiation.unused")
+@pytest.mark.parametrize("shape", [(), (2,)], ids=str)
+def test_gradient_of_a_constant_is_zero(nx, full_dtype, shape):
+    x, three = nx.asarray(np.ones(shape, full_dtype)), nx.asarray(np.array(3, full_dtype))
+    value, gradient = nx.value_and_gradient(lambda x: three)(x)
+    of_dictionary, gradients = nx.value_and_gradient(lambda p: three)({"x": x})
+    assert nx.to_numpy(value) == nx.to_numpy(of_dictionary) == 3
+    for found in (gradient, gradients["x"]):
+        assert nx.dtype_of(found) == full_dtype
+        np.testing.assert_array_equal(nx.to_numpy(found), np.zeros(shape))
+
+
 @pytest.mark.clause("differentiation.stop")
 def test_where_no_derivative_flows(nx, full_dtype):
     def f(x):
