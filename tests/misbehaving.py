@@ -61,6 +61,13 @@ class Threads(NumpyBackend):
         raise InvalidArgument(f"OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']}")
 
 
+class Miscased(NumpyBackend):
+    """Expects a case to fail that there is none of."""
+
+    name = "miscased"
+    expected_failures = {"activations.exact[float31]": "known"}  # noqa: RUF012 - as declared
+
+
 class Nameless(NumpyBackend):
     """Does not say which framework it is."""
 

@@ -180,6 +180,12 @@ def test_wrong_expectations_exit_2(tmp_path, text, message):
     assert message in found.stderr
 
 
+def test_an_adapter_that_expects_no_case_exits_2(tmp_path):
+    found = conform("misbehaving:Miscased", "--smoke", "-o", tmp_path / "out")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "no clause or case: activations.exact[float31]" in found.stderr
+
+
 def test_usage_and_missing_extra(tmp_path):
     assert conform("nunpy", "-o", tmp_path / "out").returncode == 2
     assert conform("numpy", "--profile", "cor", "-o", tmp_path / "out").returncode == 2

@@ -220,6 +220,11 @@ def _profile(item: pytest.Item, clause: Clause) -> str:
     return "half" if params.get("dtype") in ("float16", "bfloat16") else clause.profile
 
 
+def _is_smoke(item: pytest.Item, clause: Clause) -> bool:
+    """Whether a combination belongs to the smoke test: neither compiled nor in half precision."""
+    return clause.smoke and _profile(item, clause) == "core"
+
+
 def _supports(cls: type[Backend], clause: Clause, profile: str) -> bool:
     """Whether the backend declares what a clause is about; if not, its test judges the refusal."""
     if profile == "second-order":
@@ -252,7 +257,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         or (
             item in config.stash[WHOLE]
             and (not wanted or clause.id in wanted)
-            and (not config.getoption("--smoke") or clause.smoke)
+            and (not config.getoption("--smoke") or _is_smoke(item, clause))
         )
     ]
     for item, clause in clauses.items():
@@ -264,16 +269,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _expect(config: pytest.Config, clauses: dict[pytest.Item, Clause]) -> None:
     """Mark what is expected to fail, by the file or by the adapter; it then must."""
     given = config.stash[EXPECTED]
-    used = set()
+    keys, used = set(given), set()
     for item, clause in clauses.items():
         cls = _params(item).get("nx")
         declared = cls.expected_failures if cls else {}
+        keys |= declared.keys()
         for key, reason in {**declared, **given}.items():
             if _matches(key, item, clause):
                 used.add(key)
                 item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
-    if clauses and (unknown := given.keys() - used):
-        text = f"--expect names no clause or case: {', '.join(sorted(unknown))}"
+    # of a clause that was not collected, as where one file alone is run, nothing can be said
+    collected = {clause.id for clause in clauses.values()}
+    missed = {key: key.partition("[")[0] for key in keys - used}
+    unknown = [k for k, c in missed.items() if c in collected or c not in specification.clauses()]
+    if clauses and unknown:
+        text = (
+            f"an expected failure must name a clause, or clause[case], of `isometry spec`; "
+            f"no clause or case: {', '.join(sorted(unknown))}"
+        )
         if recorder := config.pluginmanager.get_plugin("isometry-recorder"):
             recorder.refuse(InvalidArgument(text))
         raise pytest.UsageError(text)
