@@ -42,14 +42,14 @@ def _scope(device: jax.Device) -> Iterator[None]:
         yield
 
 
-def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
+def _in_float32(formula: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """Apply a formula in float32 to half precision, rounding once at the end."""
 
     @functools.wraps(formula)
-    def wrapped(x: Array, *args: float) -> Array:
+    def wrapped(x: Array) -> Array:
         if x.dtype in (jnp.float16, jnp.bfloat16):
-            return formula(x.astype(jnp.float32), *args).astype(x.dtype)
-        return formula(x, *args)
+            return formula(x.astype(jnp.float32)).astype(x.dtype)
+        return formula(x)
 
     return wrapped
 

@@ -31,14 +31,14 @@ def _quiet() -> AbstractContextManager[Any]:
     return np.errstate(all="ignore")
 
 
-def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
+def _in_float32(formula: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """Apply a formula in float32 to half precision, rounding once at the end."""
 
-    def wrapped(x: Array, *args: float) -> Array:
+    def wrapped(x: Array) -> Array:
         with _quiet():
             if x.dtype == np.float16:
-                return formula(x.astype(np.float32), *args).astype(np.float16)
-            return formula(np.asarray(x), *args)
+                return formula(x.astype(np.float32)).astype(np.float16)
+            return formula(np.asarray(x))
 
     return wrapped
 

@@ -23,13 +23,13 @@ __all__ = ["TensorflowBackend"]
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
-def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
+def _in_float32(formula: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """Apply a formula in float32 to half precision, rounding once at the end."""
 
-    def wrapped(x: Array, *args: float) -> Array:
+    def wrapped(x: Array) -> Array:
         if x.dtype in (tf.float16, tf.bfloat16):
-            return tf.cast(formula(tf.cast(x, tf.float32), *args), x.dtype)
-        return formula(x, *args)
+            return tf.cast(formula(tf.cast(x, tf.float32)), x.dtype)
+        return formula(x)
 
     return wrapped
 

@@ -27,13 +27,13 @@ _DTYPES = {
 }
 
 
-def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
+def _in_float32(formula: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """Apply a formula in float32 to half precision, rounding once at the end."""
 
-    def wrapped(x: Array, *args: float) -> Array:
+    def wrapped(x: Array) -> Array:
         if x.dtype in (torch.float16, torch.bfloat16):
-            return formula(x.float(), *args).to(x.dtype)
-        return formula(x, *args)
+            return formula(x.float()).to(x.dtype)
+        return formula(x)
 
     return wrapped
 

@@ -267,3 +267,14 @@ def test_sums_with_infinities(nx, mode, dtype, prepare, word):
         f = prepare(lambda x: getattr(nx.ops, word)(x, axis=1))
         y = f(_to_backend(nx, INFINITE, dtype))
     np.testing.assert_array_equal(nx.to_numpy(y), [np.nan, np.inf, -np.inf, np.nan])
+
+
+@pytest.mark.clause("ops.outside-scope")
+def test_words_enter_the_scope(nx, full_dtype):
+    x = nx.asarray([0.0, 1e4], dtype=full_dtype)
+    for made, expected in (
+        (nx.ops.exp(x), [1, np.inf]),
+        (nx.ops.zeros((2,), dtype=full_dtype), [0, 0]),
+    ):
+        assert nx.dtype_of(made) == full_dtype
+        np.testing.assert_array_equal(nx.to_numpy(made), expected)

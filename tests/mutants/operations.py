@@ -1,5 +1,6 @@
 """Faults of the vocabulary `nx.ops`."""
 
+import contextlib
 import functools
 
 import numpy as np
@@ -390,6 +391,26 @@ class OptionRenamed:
         )
 
 
+class SinglePrecisionOutside(_Word):
+    """Outside of the scope the exponential is float32, as in a JAX left at its default."""
+
+    word = "exp"
+    inside = 0
+
+    @contextlib.contextmanager
+    def scope(self):
+        with super().scope():
+            self.inside += 1
+            try:
+                yield
+            finally:
+                self.inside -= 1
+
+    def wrong(self, right, x):
+        y = right(x)
+        return y if self.inside else self.ops.astype(y, "float32")
+
+
 FAULTS = {
     ExpRoughly: "ops.meaning[exp]",
     Expm1Naive: "ops.meaning[expm1]",
@@ -429,4 +450,5 @@ FAULTS = {
     RightDetached: "differentiation.ops",
     WordMissing: "ops.names",
     OptionRenamed: "ops.names",
+    SinglePrecisionOutside: "ops.outside-scope[float64]",
 }
