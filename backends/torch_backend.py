@@ -322,9 +322,7 @@ class TorchBackend(Backend):
             leaves = {k: p.detach().requires_grad_() for k, p in named.items()}
             value = f(leaves if isinstance(parameters, dict) else leaves[""], *args)
             if value.requires_grad:
-                found = torch.autograd.grad(
-                    value, list(leaves.values()), allow_unused=True, materialize_grads=True
-                )
+                found = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
             else:  # a constant
                 found = tuple(torch.zeros_like(p) for p in named.values())
             gradient = dict(zip(leaves, found, strict=True))
@@ -339,9 +337,7 @@ class TorchBackend(Backend):
         def pullback(v: Array) -> Array:
             if not y.requires_grad:  # a constant
                 return torch.zeros_like(x)
-            return torch.autograd.grad(
-                y, x, v, retain_graph=True, allow_unused=True, materialize_grads=True
-            )[0]
+            return torch.autograd.grad(y, x, v, retain_graph=True, materialize_grads=True)[0]
 
         return y.detach(), pullback
 

@@ -1,12 +1,14 @@
 """A conformance run as data: what each clause found on one backend, and how it is recorded.
 
-The suite runs in a child process and writes a journal, one JSON object per line: what is planned,
-what starts, what ended and how. A framework that brings its process down leaves a clause that
-started and did not end; it reads "crashed", and the clauses after it run in a new process.
+The suite runs in child processes that share out the clauses. Each writes a journal, one JSON object
+per line: what is planned by all, what starts, what ended and how. A framework that brings its
+process down leaves a clause that started and did not end; it reads "crashed", and the clauses after
+it run in a new process.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import importlib.util
@@ -14,19 +16,19 @@ import json
 import math
 import os
 import platform
-import signal
-import subprocess
-import sys
 import tempfile
 import time
+from asyncio.subprocess import STDOUT, Process
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from isometry._version import __version__
+from isometry.common import processes
 from isometry.common.errors import BackendNotInstalled, InvalidArgument
+from isometry.common.processes import gather
 from isometry.common.results import write_atomically
 
 __all__ = ["PROFILES", "VERDICTS", "Judgement", "Report", "assemble", "missing", "run", "save"]
@@ -154,13 +156,14 @@ class Report:
 
 
 def assemble(events: Iterable[Mapping[str, Any]]) -> Report | None:
-    """Return the report that a journal tells, or None if nothing was planned."""
+    """Return the report that the journals tell, or None if nothing was planned."""
     about: dict[str, Any] | None = None
     rows: dict[str, dict[str, Any]] = {}
     for event in events:
         if "about" in event:
             about = dict(event["about"])
-            rows = {row["test"]: dict(row) for row in event["planned"]}
+            for row in event["planned"]:  # the same in each journal
+                rows.setdefault(row["test"], dict(row))
         elif "end" in event:
             rows[event["end"]] |= event["found"]
     if about is None:
@@ -193,7 +196,7 @@ def save(report: Report, path: Path) -> None:
     write_atomically(path, dumps(fields, indent=1).encode())
 
 
-# --- the child process --------------------------------------------------------------------------
+# --- the child processes ------------------------------------------------------------------------
 
 
 def missing() -> list[str]:
@@ -209,6 +212,7 @@ def run(
     profiles: Sequence[str],
     seed: int,
     timeout: float,
+    jobs: int,
     tell: Callable[[int, int, str], None],
 ) -> Report:
     """Judge a backend in child processes and return what they found.
@@ -223,6 +227,8 @@ def run(
         Which set of seeds to draw from.
     timeout : float
         Seconds for one combination; a process that takes longer is killed, and the rest goes on.
+    jobs : int
+        How many processes share out the clauses.
     tell : function
         Is told how many combinations of how many are judged, and which is at work.
 
@@ -231,141 +237,118 @@ def run(
     BackendNotInstalled, InvalidArgument
         As the child did: of the framework, a name, or the file of expected failures.
     KeyboardInterrupt
-        On Ctrl-C or SIGTERM, after the child is killed.
+        On Ctrl-C or SIGTERM, after all children are killed.
     RuntimeError
-        If the child ended before it had planned anything.
+        If no child had planned anything when it ended.
     """
     (suite,) = importlib.import_module("isometry.conformance").__path__
-    command = [
-        *(sys.executable, "-P", "-m", "pytest", "-c", os.devnull, f"--rootdir={suite}", "-q"),
-        *("--import-mode=importlib", "-p", "no:cacheprovider", "-p", "isometry.conformance.plugin"),
-        *("--pyargs", "isometry.conformance", f"--backend={backend}"),
-        f"--seed={seed}",
+    arguments = [
+        *("-c", os.devnull, f"--rootdir={suite}", "-q", "--import-mode=importlib"),
+        *("-p", "no:cacheprovider", "-p", "isometry.conformance.plugin"),
+        *("--pyargs", "isometry.conformance", f"--backend={backend}", f"--seed={seed}"),
         *([f"--expect={expect.absolute()}"] if expect else []),
         *(["--smoke"] if smoke else []),
         *([f"--profile={','.join(profiles)}"] if profiles else []),
     ]
-    with tempfile.TemporaryDirectory() as private, _terminable():
-        journal = Path(private) / "journal"
-        command.append(f"--journal={journal}")
-        for _ in range(CRASHES):
-            died = _child(command, Path(private) / "log", journal, timeout, tell)
-            events = _read(journal)
-            report = assemble(events)
-            if report is None:
-                raise _refusal(events, died, Path(private) / "log")
-            crashed = _unfinished(events)
-            if crashed is None:
-                break
-            found = {"verdict": "crashed", "reason": died}
-            with journal.open("a") as file:
-                file.write(dumps({"end": crashed, "found": found}) + "\n")
-            report = assemble(_read(journal))
-    assert report is not None
+
+    def moved(at_work: str) -> None:
+        planned = next((share.planned for share in shares if share.planned), 0)
+        if planned:
+            done = sum("end" in event for share in shares for event in share.events)
+            tell(done, planned, at_work.rpartition("::")[2])
+
+    async def every() -> None:
+        await gather(share.run() for share in shares)
+
+    with tempfile.TemporaryDirectory() as private:
+        shares = [_Share(Path(private), k, jobs, arguments, timeout, moved) for k in range(jobs)]
+        processes.run(every())
+        report = assemble(event for share in shares for event in share.events)
+        if report is None:
+            raise shares[0].refusal()
     return report
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM interrupt as Ctrl-C does, so that no child outlives this process."""
+class _Share:
+    """The clauses that fall to one process, and after a crash to the next, until all are judged."""
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    def __init__(
+        self,
+        private: Path,
+        number: int,
+        jobs: int,
+        arguments: Sequence[str],
+        timeout: float,
+        moved: Callable[[str], None],
+    ) -> None:
+        self.journal, self.log = private / f"journal-{number}", private / f"log-{number}"
+        self.arguments = [*arguments, f"--journal={self.journal}", f"--share={number}/{jobs}"]
+        self.jobs, self.timeout, self.moved = jobs, timeout, moved
+        self.events: list[dict[str, Any]] = []
+        self.died = ""
 
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # only the main thread may
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    @property
+    def planned(self) -> int:
+        """Return how many combinations all shares have together; 0 if it is not yet known."""
+        return len(self.events[0].get("planned", ())) if self.events else 0
 
+    @property
+    def at_work(self) -> str:
+        """Return the test that started last, if it has not ended."""
+        told = (e.get("start", "") for e in reversed(self.events) if e.keys() & {"start", "end"})
+        return next(told, "")
 
-def _child(
-    command: Sequence[str],
-    log: Path,
-    journal: Path,
-    timeout: float,
-    tell: Callable[[int, int, str], None],
-) -> str:
-    """Run to the end, following the journal; return how it ended."""
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ},
-            start_new_session=True,
-        )
-        try:
-            if not _follow(child, journal, timeout, tell):
-                return f"took longer than {timeout:g} s"
-        finally:
-            _kill(child)
-    code = child.returncode
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"its process ended: {how}"
+    async def run(self) -> None:
+        for _ in range(CRASHES):
+            await self._child()
+            if not self.at_work:
+                return
+            crashed = {"end": self.at_work, "found": {"verdict": "crashed", "reason": self.died}}
+            with self.journal.open("a") as file:
+                file.write(dumps(crashed) + "\n")
+            self._read()
 
+    async def _child(self) -> None:
+        with self.log.open("wb") as log:
+            process = await processes.start(
+                "pytest", *self.arguments, jobs=self.jobs, stdout=log, stderr=STDOUT
+            )
+            try:
+                if await self._follow(process):
+                    self.died = f"its process ended: {processes.death(process.returncode)}"
+                else:
+                    self.died = f"took longer than {self.timeout:g} s"
+            finally:
+                await processes.end(process)
+        self._read()
 
-def _follow(
-    child: subprocess.Popen[bytes],
-    journal: Path,
-    timeout: float,
-    tell: Callable[[int, int, str], None],
-) -> bool:
-    """Tell what the journal says until the child ends; return whether it did by itself."""
-    count, moved = 0, time.monotonic()
-    while child.poll() is None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=0.2)
-        events = _read(journal)
-        if len(events) > count:
-            count, moved = len(events), time.monotonic()
-        elif time.monotonic() - moved > timeout:
-            return False
-        if events and "planned" in events[0]:
-            at_work = next((e["start"] for e in reversed(events) if "start" in e), "")
-            done = sum("end" in e for e in events)
-            tell(done, len(events[0]["planned"]), at_work.rpartition("::")[2])
-    return True
+    async def _follow(self, process: Process) -> bool:
+        """Read the journal until the process ends; return whether it did by itself."""
+        at = time.monotonic()
+        while process.returncode is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), timeout=0.2)
+            if self._read():
+                at = time.monotonic()
+                self.moved(self.at_work)
+            elif time.monotonic() - at > self.timeout:
+                return False
+        return True
 
+    def _read(self) -> bool:
+        """Read what is new in the journal, but a line that is cut; return whether there was any."""
+        text = self.journal.read_text() if self.journal.exists() else ""
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        new = [json.loads(line) for line in lines[len(self.events) :]]
+        self.events += new
+        return bool(new)
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    """Kill the child, and what it started in its group, if it still runs."""
-    if child.poll() is None:
-        if hasattr(os, "killpg"):
-            os.killpg(child.pid, signal.SIGKILL)
-        else:
-            child.kill()
-        child.wait()
-
-
-def _read(journal: Path) -> list[dict[str, Any]]:
-    """Return the events written so far; a line cut by a crash is none."""
-    if not journal.exists():
-        return []
-    whole = [line for line in journal.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [json.loads(line) for line in whole]
-
-
-def _unfinished(events: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return the test that started last, if it did not end."""
-    at_work: str | None = None
-    for event in events:
-        if "start" in event:
-            at_work = event["start"]
-        elif "end" in event:
-            at_work = None
-    return at_work
-
-
-def _refusal(events: Iterable[Mapping[str, Any]], died: str, log: Path) -> Exception:
-    for event in events:
-        if "refused" in event:
-            kind = BackendNotInstalled if event["absent"] else InvalidArgument
-            return kind(event["refused"])
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return RuntimeError(f"the suite did not start ({died}): {lines[-1] if lines else 'no output'}")
+    def refusal(self) -> Exception:
+        """Return why nothing was planned."""
+        for event in self.events:
+            if "refused" in event:
+                kind = BackendNotInstalled if event["absent"] else InvalidArgument
+                return kind(event["refused"])
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        last = lines[-1] if lines else "no output"
+        return RuntimeError(f"the suite did not start ({self.died}): {last}")

@@ -11,19 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
-import signal
 import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from isometry.common import results
 from isometry.common.errors import BackendNotInstalled, IsometryError
+from isometry.common.processes import cores, death, end, gather, run, start
 
 __all__ = [
     "Inspection",
@@ -32,15 +31,12 @@ __all__ = [
     "Watcher",
     "Work",
     "compare",
-    "cores",
     "emit",
     "follow",
     "inspect",
     "result_path",
     "status_of",
 ]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -165,88 +161,6 @@ def result_path(folder: Path, study: str, backend: str) -> Path:
     return folder / study / (re.sub(r"[^\w.-]+", "-", backend) + ".json")
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _environment(jobs: int) -> dict[str, str]:
-    """Return the children's environment: the cores are shared out; what the user set is kept."""
-    threads = str(max(1, cores() // jobs))
-    return {
-        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        **os.environ,
-    }
-
-
-async def _start(
-    interpreter: str,
-    *arguments: str,
-    jobs: int,
-    stdout: int = DEVNULL,
-    module: str = "isometry",
-    environment: Mapping[str, str] | None = None,
-) -> asyncio.subprocess.Process:
-    """Start a module in a process group of its own, so that all of it can be killed."""
-    return await asyncio.create_subprocess_exec(
-        interpreter,
-        # -P: the folder one stands in must not shadow what is installed, as a checkout would
-        *("-P", "-m", module),
-        *arguments,
-        stdin=DEVNULL,
-        stdout=stdout,
-        stderr=PIPE,
-        env=_environment(jobs) | dict(environment or {}),
-        start_new_session=True,
-        limit=2**24,  # longest line
-    )
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of the process and of what it started in its group."""
-    assert process.stderr is not None
-    if process.returncode is None or not process.stderr.at_eof():
-        with contextlib.suppress(ProcessLookupError):
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
-    # whoever left the group may still hold the pipe: do not wait for that
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.communicate(), timeout=5)
-
-
-def _death(returncode: int | None, last: str) -> str:
-    """Return in one line how a process died."""
-    if returncode is not None and returncode < 0:
-        name = signal.Signals(-returncode).name
-        memory = " (out of memory?)" if name == "SIGKILL" else ""
-        how = f"killed by {name}{memory}"
-    else:
-        how = f"exit code {returncode}"
-    return f"{how}: {last}" if last else how
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; Ctrl-C and SIGTERM kill the children and raise KeyboardInterrupt."""
-
-    async def interruptible() -> T:
-        task = asyncio.current_task()
-        assert task is not None
-        # Windows has no such handlers, and only the main thread may set them
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work
-
-    try:
-        return asyncio.run(interruptible())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-
-
 # --- studies ------------------------------------------------------------------------------------
 
 
@@ -289,16 +203,10 @@ def compare(
 
     async def every() -> list[Outcome]:
         gate = asyncio.Semaphore(jobs)
-        groups = await _gather(one(item, gate) for item in work)
+        groups = await gather(one(item, gate) for item in work)
         return [outcome for group in groups for outcome in group]
 
-    return _run(every())
-
-
-async def _gather(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(item) for item in work]
-    return [task.result() for task in tasks]
+    return run(every())
 
 
 class _Child:
@@ -335,7 +243,9 @@ class _Child:
             with contextlib.suppress(OSError):  # the child will say what is wrong with the folder
                 results.remove(path)
         try:
-            process = await _start(self.work.interpreter, *self.arguments, jobs=self.jobs)
+            process = await start(
+                "isometry", *self.arguments, jobs=self.jobs, interpreter=self.work.interpreter
+            )
         except OSError as error:
             self._finish("crashed", f"{self.work.interpreter} does not start: {error.strerror}")
             return self.outcomes
@@ -347,10 +257,10 @@ class _Child:
         except TimeoutError:
             self._finish("timed out", f"no result in {self.timeout:g} s; --timeout allows more")
         finally:
-            await _end(process)
+            await end(process)
         return self.outcomes
 
-    async def _listen(self, process: asyncio.subprocess.Process, deadline: asyncio.Timeout) -> None:
+    async def _listen(self, process: Process, deadline: asyncio.Timeout) -> None:
         """Follow the events until all studies are recorded or the process says no more."""
         assert process.stderr is not None
         async for raw in process.stderr:
@@ -370,7 +280,7 @@ class _Child:
 
     def _died(self, returncode: int) -> None:
         if self.failure is None:
-            self._finish("crashed", _death(returncode, self.last))
+            self._finish("crashed", death(returncode, self.last))
             return
         self._finish(*self.failure)
         while self.failure[0] == "not installed" and not self.complete:
@@ -407,15 +317,15 @@ def inspect(names: Sequence[str], *, timeout: float = 120.0) -> list[Inspection]
 
     async def every() -> list[Inspection]:
         gate = asyncio.Semaphore(jobs)
-        return await _gather(_inspect(name, gate, timeout, jobs) for name in names)
+        return await gather(_inspect(name, gate, timeout, jobs) for name in names)
 
-    return _run(every())
+    return run(every())
 
 
 async def _inspect(name: str, gate: asyncio.Semaphore, timeout: float, jobs: int) -> Inspection:
     async with gate:
-        process = await _start(
-            sys.executable, "backends", name, "--here", "--json", jobs=jobs, stdout=PIPE
+        process = await start(
+            "isometry", "backends", name, "--here", "--json", jobs=jobs, stdout=PIPE
         )
         try:
             async with asyncio.timeout(timeout):
@@ -423,10 +333,10 @@ async def _inspect(name: str, gate: asyncio.Semaphore, timeout: float, jobs: int
         except TimeoutError:
             return Inspection(name, "timed out", f"no answer in {timeout:g} s")
         finally:
-            await _end(process)
+            await end(process)
     lines = log.decode(errors="replace").strip().splitlines()
     if process.returncode != 0:
-        return Inspection(name, "crashed", _death(process.returncode, lines[-1] if lines else ""))
+        return Inspection(name, "crashed", death(process.returncode, lines[-1] if lines else ""))
     # a framework may greet on standard output before the answer
     return Inspection(**json.loads(output.splitlines()[-1])[0])
 
@@ -473,12 +383,8 @@ def follow(
 
     async def one(name: str, program: Program, gate: asyncio.Semaphore) -> tuple[str, str]:
         async with gate:
-            process = await _start(
-                sys.executable,
-                *program.arguments,
-                jobs=jobs,
-                module=program.module,
-                environment=program.environment,
+            process = await start(
+                program.module, *program.arguments, jobs=jobs, environment=program.environment
             )
             last = ""
             try:
@@ -494,12 +400,12 @@ def follow(
             except TimeoutError:
                 return "timed out", f"no end in {timeout:g} s"
             finally:
-                await _end(process)
-        return ("ran", "") if code == 0 else ("crashed", _death(code, last))
+                await end(process)
+        return ("ran", "") if code == 0 else ("crashed", death(code, last))
 
     async def every() -> dict[str, tuple[str, str]]:
         gate = asyncio.Semaphore(jobs)
-        ended = await _gather(one(name, program, gate) for name, program in programs.items())
+        ended = await gather(one(name, program, gate) for name, program in programs.items())
         return dict(zip(programs, ended, strict=True))
 
-    return _run(every())
+    return run(every())

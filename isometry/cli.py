@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 AS_PROMISED, FAILED, USAGE, NOT_RUN, INTERRUPTED = 0, 1, 2, 3, 130
+SHARES = 4  # more processes spend their time on importing the framework
 
 EPILOG = """\b
 Exit codes:
@@ -441,7 +442,7 @@ def compare(
       isometry compare sigmoid-gradient --python mxnet=/opt/mxnet/bin/python
       isometry compare laptop.json cluster.json -o both
     """  # noqa: D301
-    from isometry.common import checks, isolation, results
+    from isometry.common import checks, processes, results
 
     checks.finite("--timeout", timeout, low=0, open_low=True)
     names, files = _targets(targets)
@@ -450,7 +451,7 @@ def compare(
     results.check_writable(output)
     outcomes: list[Outcome] = []
     if work:
-        jobs = jobs or min(isolation.cores(), len(work))
+        jobs = jobs or min(processes.cores(), len(work))
         outcomes = _run_all(work, output / "results", seed, timeout, jobs)
     found = [*(results.load(o.path) for o in outcomes if o.path), *recorded]
     outcomes = _named(outcomes, found)
@@ -617,6 +618,12 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
     show_default=True,
     help="Seconds for one case; one that takes longer reads crashed, and the rest goes on.",
 )
+@click.option(
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Processes that share out the clauses; by default one per core up to 4, one if --smoke.",
+)
 def conform(
     targets: tuple[str, ...],
     natives: bool,
@@ -626,10 +633,11 @@ def conform(
     profiles: tuple[str, ...],
     seed: int,
     timeout: float,
+    jobs: int | None,
 ) -> None:
     """Judge a backend by the conformance suite: a registered name, or package.module:Class.
 
-    The suite runs in a process of its own; a clause that brings it down reads "crashed", and
+    The suite runs in processes of its own; a clause that brings one down reads "crashed", and
     those after it run in a new one. A profile is met if every clause of it passes.
 
     \b
@@ -646,7 +654,7 @@ def conform(
         given = " ".join(targets) or "none"
         raise click.UsageError(f"name one BACKEND to judge, or ask for --natives; received {given}")
     (backend,) = targets
-    from isometry.common import checks, conformity, results
+    from isometry.common import checks, conformity, processes, results
     from isometry.common.reports import conformity as reports
     from isometry.common.reports import terminal
 
@@ -666,6 +674,7 @@ def conform(
             profiles=profiles,
             seed=seed,
             timeout=timeout,
+            jobs=jobs or (1 if smoke else min(processes.cores(), SHARES)),
             tell=bar.tell,
         )
     conformity.save(report, output / "report.json")

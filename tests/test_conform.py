@@ -186,6 +186,16 @@ def test_an_adapter_that_expects_no_case_exits_2(tmp_path):
     assert "no clause or case: activations.exact[float31]" in found.stderr
 
 
+def test_processes_share_out_all_clauses(tmp_path):
+    found = {}
+    for jobs in (1, 3):
+        conform("misbehaving:Wrong", "--profile", "core", "--jobs", jobs, "-o", tmp_path)
+        rows = json.loads((tmp_path / "report.json").read_text())["judgements"]
+        found[jobs] = [(row["test"], row["verdict"]) for row in rows]
+    assert found[1] == found[3]
+    assert {verdict for _, verdict in found[1]} == {"pass", "fail"}
+
+
 def test_usage_and_missing_extra(tmp_path):
     assert conform("nunpy", "-o", tmp_path / "out").returncode == 2
     assert conform("numpy", "--profile", "cor", "-o", tmp_path / "out").returncode == 2

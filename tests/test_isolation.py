@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from isometry.common import isolation, results
+from isometry.common import isolation, processes, results
 from isometry.common.isolation import Work
 
 HERE = Path(__file__).parent
@@ -106,7 +106,7 @@ def test_a_bug_and_a_wrong_argument_are_told_in_one_line(compare):
 def test_the_cores_are_shared_out(compare, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (outcome,) = compare("misbehaving:Threads", jobs=1)
-    assert outcome.detail == f"OMP_NUM_THREADS is {isolation.cores()}"
+    assert outcome.detail == f"OMP_NUM_THREADS is {processes.cores()}"
     (outcome,) = compare("misbehaving:Threads", jobs=10_000)
     assert outcome.detail == "OMP_NUM_THREADS is 1"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from isometry._version import __version__
-from isometry.common import checks, isolation, registry
+from isometry.common import checks, isolation, processes, registry
 from isometry.common.conformity import dumps
 from isometry.common.errors import InvalidArgument
 from isometry.common.natives.findings import DEVIATING, Finding
@@ -234,7 +234,7 @@ def run(
             )
             for name, (entry, engine) in pending.items()
         }
-        jobs = isolation.cores()
+        jobs = processes.cores()
         ended = isolation.follow(programs, timeout=TIMEOUT, jobs=jobs, tell=told)
         pending = {name: pending[name] for name in programs if children[name].died(*ended[name])}
         if not pending:

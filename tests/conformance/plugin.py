@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -74,6 +75,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--report", type=Path, metavar="FILE.json", help="record every verdict")
     # for `isometry conform`: events as they happen; one that exists is continued
     group.addoption("--journal", type=Path, help=argparse.SUPPRESS)
+    # and the part of the clauses that this process judges: K/N
+    group.addoption("--share", default="0/1", help=argparse.SUPPRESS)
 
 
 def _listed(config: pytest.Config, option: str) -> list[str]:
@@ -358,7 +361,7 @@ class _Recorder:
             ended = {e["end"]: e["found"]["verdict"] for e in self.events if "end" in e}
             lost = {clauses[i] for i in clauses if ended.get(i.nodeid) == "crashed"}
             kept = [i for i in items if i.nodeid not in ended and clauses.get(i) not in lost]
-            _keep(self.config, items, kept)
+            self._take_share(items, kept, clauses)
             return
         planned = [
             {
@@ -385,6 +388,19 @@ class _Recorder:
             },
         }
         self._tell({"about": about, "planned": planned})
+        self._take_share(items, list(items), clauses)
+
+    def _take_share(
+        self, items: list[pytest.Item], kept: list[pytest.Item], clauses: dict[pytest.Item, Clause]
+    ) -> None:
+        """Keep whole clauses, of about as many combinations as any other process has."""
+        mine, shares = map(int, self.config.getoption("--share").split("/"))
+        taken: dict[str, int] = {}
+        filled = [0] * shares
+        for name, count in Counter(clause.id for clause in clauses.values()).most_common():
+            taken[name] = filled.index(min(filled))
+            filled[taken[name]] += count
+        _keep(self.config, items, [i for i in kept if taken[clauses[i].id] == mine])
 
     def _undeclared(self, profiles: dict[pytest.Item, str]) -> set[str]:
         """Return the profiles of which the backend supports nothing."""

@@ -162,6 +162,15 @@ class OtherSignature:
         return super().leaky_relu(x, slope=alpha)
 
 
+class Marked:
+    """The argument of a derivative is marked as one whose derivatives are recorded."""
+
+    only = ("torch",)
+
+    def native_gradient(self, activation, x, /):
+        return super().native_gradient(activation, x.requires_grad_())
+
+
 FAULTS = {
     SourceShared: "arrays.copies",
     BufferReturned: "arrays.copies",
@@ -182,4 +191,5 @@ FAULTS = {
     CompilerMisdeclared: "identity.capabilities",
     ExcuseForNothing: "identity.expected-failures",
     OtherSignature: "identity.signatures[leaky_relu]",
+    Marked: "arrays.plain",
 }

@@ -62,15 +62,17 @@ class Coverage:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def covering(self, mutant: Mutant) -> list[str]:
-        """Return the tests that run the changed lines, the quickest first."""
+        """Return the tests that run the changed lines, the quickest first.
+
+        All others follow if the lines run also where the adapter is imported or made.
+        """
         for lines in (mutant.lines, mutant.statement):
             found = set().union(*(self.tests.get(line, set()) for line in lines))
             if found:
                 break
-        tests = found - {IMPORT}
-        if found and not tests:  # it runs only where the adapter is imported or made
-            tests = set(self.seconds)
-        return sorted(tests, key=self.seconds.__getitem__)
+        every = sorted(self.seconds, key=self.seconds.__getitem__)
+        first = [test for test in every if test in found]
+        return [*first, *(t for t in every if t not in found)] if IMPORT in found else first
 
 
 class Runner:
