@@ -76,6 +76,7 @@ def tanh(x: Array) -> Array:
     return jnp.tanh(x)
 
 
+@jax.custom_jvp
 @jax.jit
 @_in_float32
 def tanh_gradient(x: Array) -> Array:
@@ -104,6 +105,7 @@ def leaky_relu_gradient(x: Array, slope: float) -> Array:
 
 sigmoid.defjvps(lambda t, _, x: t * sigmoid_gradient(x))
 tanh.defjvps(lambda t, _, x: t * tanh_gradient(x))
+tanh_gradient.defjvps(lambda t, dy, x: t * -2 * tanh(x) * dy)  # the formula's own: inf / inf
 relu.defjvps(lambda t, _, x: t * relu_gradient(x))
 leaky_relu.defjvp(
     lambda slope, x, t: (leaky_relu(x[0], slope), t[0] * leaky_relu_gradient(x[0], slope))

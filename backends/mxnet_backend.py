@@ -78,8 +78,7 @@ def sigmoid_gradient(x: Array) -> Array:
     return e
 
 
-@_in_float32
-def tanh_gradient(x: Array) -> Array:
+def _tanh_gradient(x: Array) -> Array:
     F = np_of(x)
     E = F.abs(x)
     if not _in_place(x):
@@ -123,7 +122,10 @@ def _joined(f: Callable[[Array], Array], derivative: Callable[[Array], Array]) -
 
 
 sigmoid = _joined(lambda x: npx_of(x).sigmoid(x), sigmoid_gradient)
-tanh = _joined(lambda x: np_of(x).tanh(x), tanh_gradient)
+tanh = _joined(lambda x: np_of(x).tanh(x), _tanh_gradient)
+tanh_gradient = _joined(  # the derivative of the formula is inf / inf where E overflows
+    _tanh_gradient, lambda x: -2 * np_of(x).tanh(x) * _tanh_gradient(x)
+)
 
 
 def relu(x: Array) -> Array:

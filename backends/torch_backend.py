@@ -41,38 +41,6 @@ def _in_float32(formula: Callable[[Array], Array]) -> Callable[[Array], Array]:
 # --- activations: formula, then derivative, then the rule that joins them for autodiff ----------
 
 
-@_in_float32
-def sigmoid_gradient(x: Array) -> Array:
-    # y (1 - y) as y - y**2 of y = sigmoid(-|x|), which is at most 1/2: nothing cancels
-    if x.requires_grad and torch.is_grad_enabled():  # autograd needs what in-place would overwrite
-        y = torch.sigmoid(-torch.abs(x))
-        return y - y * y
-    y = torch.copysign(x, -1.0).sigmoid_()
-    return torch.addcmul(y, y, y, value=-1, out=y)
-
-
-@_in_float32
-def tanh_gradient(x: Array) -> Array:
-    if x.requires_grad and torch.is_grad_enabled():
-        E = torch.exp(2 * torch.abs(x))
-        return 4 / (E + (2 + 1 / E))
-    E = torch.abs(x).mul_(2).exp_()
-    return E.add_(E.reciprocal().add_(2)).reciprocal_().mul_(4)  # 4 / (2 cosh x)**2
-
-
-def relu_gradient(x: Array) -> Array:
-    return leaky_relu_gradient(x, 0.0)
-
-
-def leaky_relu(x: Array, slope: float) -> Array:
-    return torch.where(x <= 0, x * slope, x)
-
-
-def leaky_relu_gradient(x: Array, slope: float) -> Array:
-    one = torch.ones_like(x)
-    return torch.where(torch.isnan(x), x.detach(), torch.where(x > 0, one, slope * one))
-
-
 class _Activation(torch.autograd.Function):
     """f(x) whose derivative is the given function, itself differentiable."""
 
@@ -88,6 +56,59 @@ class _Activation(torch.autograd.Function):
     def backward(ctx: Any, g: Array) -> Any:
         (x,) = ctx.saved_tensors
         return g * ctx.derivative(x, *ctx.args), None, None, *(None for _ in ctx.args)
+
+
+def _joined(derivative: Callable[..., Array]) -> Callable[..., Callable[..., Array]]:
+    """Tell PyTorch that f' is `derivative`, which has such a rule of its own in turn."""
+
+    def rule(f: Callable[..., Array]) -> Callable[..., Array]:
+        return lambda x, *args: _Activation.apply(x, f, derivative, *args)
+
+    return rule
+
+
+@_joined(lambda x: sigmoid_gradient(x))
+def sigmoid(x: Array) -> Array:
+    return torch.sigmoid(x)
+
+
+@_joined(lambda x: sigmoid_gradient(x) * (1 - 2 * sigmoid(x)))
+@_in_float32
+def sigmoid_gradient(x: Array) -> Array:
+    # y (1 - y) as y - y**2 of y = sigmoid(-|x|), which is at most 1/2: nothing cancels
+    y = torch.copysign(x, -1.0).sigmoid_()
+    return torch.addcmul(y, y, y, value=-1, out=y)
+
+
+@_joined(lambda x: tanh_gradient(x))
+def tanh(x: Array) -> Array:
+    return torch.tanh(x)
+
+
+@_joined(lambda x: -2 * tanh(x) * tanh_gradient(x))
+@_in_float32
+def tanh_gradient(x: Array) -> Array:
+    E = torch.abs(x).mul_(2).exp_()
+    return E.add_(E.reciprocal().add_(2)).reciprocal_().mul_(4)  # 4 / (2 cosh x)**2
+
+
+@_joined(lambda x: relu_gradient(x))
+def relu(x: Array) -> Array:
+    return torch.relu(x)
+
+
+def relu_gradient(x: Array) -> Array:
+    return leaky_relu_gradient(x, 0.0)
+
+
+@_joined(lambda x, slope: leaky_relu_gradient(x, slope))
+def leaky_relu(x: Array, slope: float) -> Array:
+    return torch.where(x <= 0, x * slope, x)
+
+
+def leaky_relu_gradient(x: Array, slope: float) -> Array:
+    one = torch.ones_like(x)
+    return torch.where(torch.isnan(x), x.detach(), torch.where(x > 0, one, slope * one))
 
 
 _NATIVE: dict[str, Callable[[Array], Array]] = {
@@ -214,25 +235,25 @@ class TorchBackend(Backend):
     # --- sigmoid gradients ---
 
     def sigmoid(self, x: Array, /) -> Array:
-        return _Activation.apply(x, torch.sigmoid, sigmoid_gradient)
+        return sigmoid(x)
 
     def sigmoid_gradient(self, x: Array, /) -> Array:
         return sigmoid_gradient(x)
 
     def tanh(self, x: Array, /) -> Array:
-        return _Activation.apply(x, torch.tanh, tanh_gradient)
+        return tanh(x)
 
     def tanh_gradient(self, x: Array, /) -> Array:
         return tanh_gradient(x)
 
     def relu(self, x: Array, /) -> Array:
-        return _Activation.apply(x, torch.relu, relu_gradient)
+        return relu(x)
 
     def relu_gradient(self, x: Array, /) -> Array:
         return relu_gradient(x)
 
     def leaky_relu(self, x: Array, /, *, slope: float = 0.01) -> Array:
-        return _Activation.apply(x, leaky_relu, leaky_relu_gradient, slope)
+        return leaky_relu(x, slope)
 
     def leaky_relu_gradient(self, x: Array, /, *, slope: float = 0.01) -> Array:
         return leaky_relu_gradient(x, slope)

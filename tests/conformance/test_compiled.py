@@ -182,3 +182,19 @@ def test_differentiates_through_a_compiled_function(nx, mode, full_dtype, prepar
     expected = x @ x + x @ x.T + x.T @ x
     assert float(nx.to_numpy(value)) == np.sum((x @ x) * x)
     np.testing.assert_array_equal(nx.to_numpy(gradient), expected)
+
+
+@pytest.mark.clause("compiled.once")
+def test_the_python_function_is_not_run_again(nx):
+    runs = []
+
+    def f(x):
+        runs.append(x)
+        return x * 2.0
+
+    compiled = nx.compile(f)
+    counts = []
+    for value in (1.0, 2.0, 3.0):
+        np.testing.assert_array_equal(nx.to_numpy(compiled(nx.asarray(value))), 2 * value)
+        counts.append(len(runs))
+    assert (counts[2] == counts[1]) == ("compiled" in nx.capabilities)

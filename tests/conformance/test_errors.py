@@ -88,6 +88,17 @@ def test_a_stream_inside_a_compiled_function_cannot_be_split(nx):
         nx.compile(f)(nx.stream(0))
 
 
+@pytest.mark.clause("errors.portable-compiled")
+def test_a_portable_stream_cannot_enter_a_compiled_function(nx):
+    f, stream = nx.compile(lambda stream: stream.normal((2,))), nx.portable_stream(0)
+    if "compiled" not in nx.capabilities:
+        assert nx.shape_of(f(stream)) == (2,)
+        return
+    message = "a portable stream draws in NumPy and cannot enter a compiled function; draw first"
+    with pytest.raises(InvalidArgument, match=f"^{message}"):
+        f(stream)
+
+
 @pytest.mark.clause("errors.options-by-name")
 def test_arrays_by_position_and_options_by_name(nx):
     x = array(nx, 2)

@@ -205,6 +205,14 @@ class HessianDiagonal:
                    for k in range(size))  # fmt: skip
 
 
+class FormulaDifferentiated:
+    """The derivative of tanh is a formula in e**(2|x|), which in its derivative is inf / inf."""
+
+    def tanh_gradient(self, x, /):
+        e = self.ops.exp(2 * self.ops.abs(x))
+        return 4 / (e + (2 + 1 / e))
+
+
 class CompiledDiffers:
     """A compiled function is not the function: its array results are 0.1 % too large."""
 
@@ -230,6 +238,16 @@ class CompiledInHalf:
             return compiled(narrow, *args)
 
         return rounded
+
+
+class CompiledAgain:
+    """A function is compiled again at every call."""
+
+    needs = COMPILED
+
+    def compile(self, f, /):
+        compiled = super().compile
+        return lambda *args: compiled(lambda *again: f(*again))(*args)
 
 
 class NestedSkipped:
@@ -335,9 +353,11 @@ FAULTS = {
     JvpByDifferences: "differentiation.jvp-sigmoid[sigmoid]",
     HessianHalved: "differentiation.hvp",
     HessianDiagonal: "differentiation.hvp",
+    FormulaDifferentiated: "differentiation.derivatives[tanh]",
     CompiledDiffers: "compiled.equals-eager[sigmoid]",
     CompiledInHalf: "compiled.loss",
     NestedSkipped: "compiled.nested",
+    CompiledAgain: "compiled.once",
     DtypeOfFirstCall: "compiled.signatures",
     ResultRemembered: "compiled.repeated",
     OutputsSwapped: "compiled.arguments",

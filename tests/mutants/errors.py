@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from isometry.common.errors import InvalidArgument
+from isometry.common.portable import PortableStream
 from isometry.common.streams import MAX_SEED
 
 
@@ -86,6 +87,18 @@ class SplitWhileCompiling:
         return lambda *args: f(*args)
 
 
+class PortableMadeNative:
+    """A compiled function takes a native stream of its seed for a portable one."""
+
+    needs = frozenset({"compiled"})
+
+    def compile(self, f, /):
+        compiled = super().compile(f)
+        return lambda *args: compiled(
+            *(self.stream(a.seed) if isinstance(a, PortableStream) else a for a in args)
+        )
+
+
 class DeviceIgnored:
     """A device that does not exist is taken for the default one."""
 
@@ -109,6 +122,7 @@ FAULTS = {
     MomentumLimited: "errors.any-wrong-value[momentum]",
     IntegersConverted: "errors.integer-array",
     SplitWhileCompiling: "errors.split-compiled",
+    PortableMadeNative: "errors.portable-compiled",
     DeviceIgnored: "errors.device",
     OptionsByPosition: "errors.options-by-name",
 }
