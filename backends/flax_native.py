@@ -6,19 +6,21 @@ key, here ``key = jax.random.key(seed)``, and one of nnx by its `Rngs`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen
 import flax.nnx
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from isometry.common.natives import BatchNormed, Library, Native
 from isometry.common.natives.calls import called, evaluate, natives
+from isometry.common.weight_loading import Parameter, Place
 
-__all__ = ["linen", "nnx"]
+__all__ = ["linen", "load_weights", "nnx"]
 
 # kind -> claims, call, and what the call asks for if the claim leaves it open
 LINEN: dict[str, tuple[tuple[Any, ...], ...]] = {
@@ -179,3 +181,25 @@ def linen() -> Library:
 def nnx() -> Library:
     """Return flax.nnx and its natives."""
     return _library("flax.nnx", natives(NNX, NNX_RUNS, _nnx_source))
+
+
+# --- the same weights everywhere ------------------------------------------------------------------
+
+
+def load_weights(model: Any, place: Place) -> Any:
+    """Return linen's variables filled, or fill an nnx module in place."""
+    if isinstance(model, flax.nnx.Module):
+        state = flax.nnx.to_flat_state(flax.nnx.state(model, flax.nnx.Not(flax.nnx.RngState)))
+        named = {"/".join(map(str, path)): (path, variable) for path, variable in state}
+        filled = _filled({name: v.get_value() for name, (_, v) in named.items()}, place)
+        moved = [(named[name][0], named[name][1].replace(x)) for name, x in filled.items()]
+        flax.nnx.update(model, flax.nnx.from_flat_state(moved))
+        return model
+    own = flax.traverse_util.flatten_dict(model, sep="/")
+    return flax.traverse_util.unflatten_dict(own | _filled(own, place), sep="/")
+
+
+def _filled(own: Mapping[str, jax.Array], place: Place) -> dict[str, jax.Array]:
+    floating = {name: x for name, x in own.items() if jnp.issubdtype(x.dtype, jnp.floating)}
+    described = {name: Parameter(x.shape, str(x.dtype)) for name, x in floating.items()}
+    return {name: jnp.array(values) for name, values in place(described)}

@@ -17,8 +17,9 @@ import numpy as np
 from isometry.common.errors import InvalidArgument
 from isometry.common.natives import BatchNormed, Library
 from isometry.common.natives.calls import called, evaluate, natives
+from isometry.common.weight_loading import Parameter, Place
 
-__all__ = ["library"]
+__all__ = ["library", "load_weights"]
 
 ENGINE = keras.config.backend()
 SEED = "keras.utils.set_random_seed(seed); "
@@ -210,3 +211,21 @@ def library() -> Library:
     dtypes = ("float16", "bfloat16", "float32")
     rows = natives(NATIVES, RUNS, _source)
     return Library(f"keras on {ENGINE}", versions, "in_out", dtypes, rows)
+
+
+# --- the same weights everywhere ------------------------------------------------------------------
+
+
+def load_weights(model: keras.Layer, place: Place) -> keras.Layer:
+    """Fill all weights of a built layer or model, in place."""
+    weights = [w for w in model.weights if keras.backend.is_float_dtype(w.dtype)]
+    own = {w.path: w for w in weights}
+    if len(own) < len(weights):
+        paths = [w.path for w in weights]
+        raise InvalidArgument(
+            f"layers of one name share the paths {sorted({p for p in paths if paths.count(p) > 1})}"
+            "; give each layer of the model a name of its own"
+        )
+    for path, values in place({p: Parameter(tuple(w.shape), w.dtype) for p, w in own.items()}):
+        own[path].assign(values)
+    return model

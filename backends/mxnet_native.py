@@ -13,8 +13,9 @@ import numpy as np
 from isometry.backends.mxnet_compat import load_mxnet
 from isometry.common.natives import BatchNormed, Library
 from isometry.common.natives.calls import called, evaluate, natives
+from isometry.common.weight_loading import Parameter, Place
 
-__all__ = ["library"]
+__all__ = ["library", "load_weights"]
 
 mx = load_mxnet()
 
@@ -155,3 +156,25 @@ def library() -> Library:
     versions = {"mxnet": mx.__version__}
     dtypes = ("float16", "float32")
     return Library("mxnet.gluon", versions, "out_in", dtypes, natives(NATIVES, RUNS, _source))
+
+
+# --- the same weights everywhere ------------------------------------------------------------------
+
+
+def load_weights(model: Any, place: Place) -> Any:
+    """Fill all parameters of an initialized block, in place, on all their devices."""
+    named = model._collect_params_with_prefix()  # as `save_parameters` names them
+    first = {parameter: name for name, parameter in reversed(named.items())}
+    own = {name: p for p, name in first.items() if np.dtype(p.dtype).kind == "f"}
+    described = {n: Parameter(_shape(p), np.dtype(p.dtype).name) for n, p in own.items()}
+    for name, values in place(described):
+        own[name].set_data(mx.nd.array(values, dtype=values.dtype))
+    return model
+
+
+def _shape(parameter: Any) -> tuple[int, ...] | None:
+    try:
+        parameter.list_data()
+    except RuntimeError:  # not initialized, or not before the first call
+        return None
+    return tuple(parameter.shape)

@@ -471,8 +471,7 @@ def _conv(x: Array, weight: Array, *, padding: int) -> Array:
 
 
 def _arange(start: float, stop: float, step: float, *, dtype: str) -> Array:
-    wide = "float64" if dtype == "float64" else "float32"
-    return tf.cast(tf.range(start, stop, step, wide), dtype)  # graphs have no range in half
+    return tf.cast(tf.range(start, stop, step, "float64"), dtype)  # graphs have no range in half
 
 
 def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
@@ -485,9 +484,7 @@ def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, 
         carry, y = step(carry, rows.read(k))
         return k + 1, carry, ys.write(k, y)
 
-    _, carry, ys = tf.while_loop(
-        lambda k, *_: k < count, body, (1, carry, ys), maximum_iterations=count - 1
-    )
+    _, carry, ys = tf.while_loop(lambda k, *_: k < count, body, (1, carry, ys))
     return carry, ys.stack()
 
 

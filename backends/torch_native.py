@@ -13,8 +13,9 @@ import torch
 
 from isometry.common.natives import BatchNormed, Library
 from isometry.common.natives.calls import called, evaluate, natives
+from isometry.common.weight_loading import Parameter, Place
 
-__all__ = ["library"]
+__all__ = ["library", "load_weights"]
 
 SEED = "torch.manual_seed(seed); "
 
@@ -152,3 +153,27 @@ def library() -> Library:
     dtypes = ("float16", "bfloat16", "float32", "float64")
     versions = {"torch": torch.__version__}
     return Library("torch.nn", versions, "out_in", dtypes, natives(NATIVES, RUNS, _source))
+
+
+# --- the same weights everywhere ------------------------------------------------------------------
+
+
+def load_weights(model: torch.nn.Module, place: Place) -> torch.nn.Module:
+    """Fill the parameters and buffers that a state dict holds, in place, on their own devices."""
+    saved = model.state_dict()
+    named = (*model.named_parameters(), *model.named_buffers())
+    own = {name: x for name, x in named if name in saved and x.is_floating_point()}
+    placed = place({name: Parameter(_shape(x), _dtype(x)) for name, x in own.items()})
+    with torch.no_grad():
+        for name, values in placed:
+            own[name].copy_(torch.from_numpy(values))
+    return model
+
+
+def _shape(x: torch.Tensor) -> tuple[int, ...] | None:
+    lazy = isinstance(x, torch.nn.parameter.UninitializedTensorMixin)
+    return None if lazy or x.is_meta else tuple(x.shape)
+
+
+def _dtype(x: torch.Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")

@@ -147,7 +147,8 @@ CASES: dict[str, list[Case]] = {
     "ones": [Case(np.ones, (s,)) for s in ((2, 3), ())],
     "full": [Case(np.full, ((2, 3), v)) for v in (0.1, -3.0)],
     "eye": [Case(np.eye, v) for v in ((3, 3), (2, 4), (4, 2))],
-    "arange": [Case(np.arange, v) for v in ((0.0, 5.0, 1.0), (3.0, -1.0, -2.0), (0.5, 3.0, 0.5))],
+    "arange": [Case(np.arange, v) for v in ((0.0, 5.0, 1.0), (3.0, -1.0, -2.0),
+                                            (1 + 2**-40, 4.0, 1.0), (0.5, 3.0, 0.5))],
     "zeros_like": [Case(np.zeros_like, (v,)) for v in (A, SPECIAL)],
     "ones_like": [Case(np.ones_like, (v,)) for v in (A, SPECIAL)],
     "astype": [Case(lambda x, dtype: x.astype(dtype), (v, t))

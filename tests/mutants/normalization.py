@@ -1,5 +1,7 @@
 """Faults of the normalizations."""
 
+import numpy as np
+
 
 class _BatchNorm:
     """Calls `wrong` with the arrays, the options, and the right batch norm."""
@@ -313,6 +315,19 @@ class LayerInFloat32:
         return self.ops.astype(super().layer_norm(*narrow, axis=axis, eps=eps), self.dtype_of(x))
 
 
+class RowsForgotten(_BatchNorm):
+    """Mean and variance are those of the first 16,384 rows."""
+
+    def wrong(self, arrays, options, right):
+        x, *others = arrays
+        if not options["training"] or self.shape_of(x)[0] <= 16_384:
+            return right(*arrays, **options)
+        first = self.ops.take(x, self.asarray(np.arange(16_384)), axis=0)
+        _, mean, variance = right(first, *others, **{**options, "momentum": 0.0})
+        scale, shift, *_ = others
+        return right(x, scale, shift, mean, variance, **{**options, "training": False})
+
+
 FAULTS = {
     BiasedForUnbiased: "normalization.conventions[unbiased]",
     MomentumSwapped: "normalization.conventions",
@@ -343,4 +358,5 @@ FAULTS = {
     LayerEpsFixed: "normalization.eps",
     OneValuePasses: "normalization.smallest",
     LayerInFloat32: "normalization.layer[float64]",
+    RowsForgotten: "normalization.many-rows",
 }
