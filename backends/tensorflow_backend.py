@@ -268,8 +268,8 @@ class TensorflowBackend(Backend):
     capabilities = frozenset({"compiled", "jvp", "hvp", "bfloat16"})
 
     def __init__(self, *, device: str | None = None) -> None:
-        spelled = (device or "cpu").lower().removeprefix("/").removeprefix("device:")
-        self._device = spelled.replace("cuda", "gpu") + ("" if ":" in spelled else ":0")
+        spelled = (device or "cpu").replace("cuda", "gpu")
+        self._device = spelled + ("" if ":" in spelled else ":0")
         if self._device not in _devices():
             raise InvalidArgument(
                 f"device {device!r} does not exist here: tensorflow has {', '.join(_devices())}"
