@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from isometry.common.contract import ACTIVATIONS, Backend
+from isometry.common.laws.activations import exact_gradient
 from isometry.common.laws.normalization import normalization_bound
 from isometry.common.statistics import rounding
-from isometry.common.statistics.tolerances import AGREEMENT_ULP, TANH_ULP
+from isometry.common.statistics.tolerances import ACTIVATION_ULP, AGREEMENT_ULP, TANH_ULP
 from isometry.conformance import asserts
 
 X = np.linspace(-6, 6, 48).reshape(6, 8)
@@ -160,7 +161,7 @@ def test_second_call_computes_again(nx, mode, prepare):
 @pytest.mark.clause("compiled.stream")
 def test_draws_from_a_stream_passed_in(nx, mode, prepare):
     def f(x, stream):
-        return x + stream.normal((64,)), stream.uniform((64,))
+        return x + stream.normal((64,)), stream.uniform((64,)), stream.truncated_normal((64,))
 
     zeros = nx.asarray(np.zeros(64, np.float32))
     compiled = prepare(f)
@@ -171,7 +172,7 @@ def test_draws_from_a_stream_passed_in(nx, mode, prepare):
     for a, b, c in zip(first, second, again, strict=True):
         asserts.same_bits(a, c)
         assert not np.any(a == b), "the second call repeated values of the first"
-    assert np.unique(np.concatenate(first)).size == 128
+    assert np.unique(np.concatenate(first)).size == 192
 
 
 @pytest.mark.clause("compiled.differentiated")
@@ -184,6 +185,17 @@ def test_differentiates_through_a_compiled_function(nx, mode, full_dtype, prepar
     expected = x @ x + x @ x.T + x.T @ x
     assert float(nx.to_numpy(value)) == np.sum((x @ x) * x)
     np.testing.assert_array_equal(nx.to_numpy(gradient), expected)
+
+
+@pytest.mark.clause("compiled.derivatives")
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_a_compiled_function_that_ran_before_has_exact_derivatives(nx, mode, prepare, activation):
+    f = prepare(lambda x: nx.ops.sum(getattr(nx, activation)(x)))
+    x = np.array([-20.0, 0.0, 20.0], np.float32)
+    f(nx.asarray(x))
+    _, gradient = nx.value_and_gradient(f)(nx.asarray(x))
+    exact = exact_gradient(activation, x)
+    asserts.within_ulp(nx.to_numpy(gradient), exact, "float32", ACTIVATION_ULP["float32"])
 
 
 @pytest.mark.clause("compiled.once")

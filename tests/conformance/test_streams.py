@@ -125,6 +125,14 @@ def test_draws_are_arrays_of_the_dtype_and_shape(nx, dtype, kind, draw):
         assert nx.dtype_of(x) == dtype
 
 
+@pytest.mark.clause("streams.no-spread")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("draw", ["normal", "truncated_normal"])
+def test_draws_of_standard_deviation_0_are_the_mean(nx, dtype, kind, draw):
+    x = getattr(_stream(nx, kind, 0), draw)((3,), mean=1.5, std=0.0, dtype=dtype)
+    np.testing.assert_array_equal(nx.to_numpy(x), [1.5] * 3)
+
+
 # --- the laws -----------------------------------------------------------------------------------
 
 STANDARD = {
@@ -237,6 +245,22 @@ def test_global_generators_are_not_written(nx):
     _every_draw(nx)
     observed.append(globals_.draw())
     assert observed == expected
+
+
+@pytest.mark.clause("streams.seeded-program")
+def test_a_seeded_program_stays_reproducible(nx):
+    """One that uses streams and, beside them, a generator that it has seeded."""
+
+    def program(seed):
+        globals_ = generators.of(nx.framework)
+        globals_.seed(seed)
+        _every_draw(nx)
+        return globals_.draw()
+
+    first, other, again = program(1), program(2), program(1)
+    assert first == again
+    for a, b in zip(first, other, strict=True):
+        assert a is None or a != b, "the stream set the generator"
 
 
 @pytest.mark.clause("streams.quiet")

@@ -1,5 +1,7 @@
 """Faults of derivatives and of the compiler."""
 
+import itertools
+
 from isometry.common.streams import Stream
 
 COMPILED = frozenset({"compiled"})
@@ -240,6 +242,28 @@ class CompiledInHalf:
         return rounded
 
 
+class DerivativesForgotten:
+    """A function that ran compiled has the framework's own derivatives from then on."""
+
+    needs = COMPILED
+    own = False
+
+    def compile(self, f, /):
+        def forgotten(*args):
+            self.own = True
+            try:
+                return f(*args)
+            finally:
+                self.own = False
+
+        first, later = super().compile(f), super().compile(forgotten)
+        calls = itertools.count()
+        return lambda *args: (later if next(calls) else first)(*args)
+
+    def sigmoid(self, x, /):
+        return (1 + self.ops.tanh(x / 2)) / 2 if self.own else super().sigmoid(x)
+
+
 class CompiledAgain:
     """A function is compiled again at every call."""
 
@@ -358,6 +382,7 @@ FAULTS = {
     CompiledInHalf: "compiled.loss",
     NestedSkipped: "compiled.nested",
     CompiledAgain: "compiled.once",
+    DerivativesForgotten: "compiled.derivatives[sigmoid]",
     DtypeOfFirstCall: "compiled.signatures",
     ResultRemembered: "compiled.repeated",
     OutputsSwapped: "compiled.arguments",

@@ -76,6 +76,10 @@ class GlobalSeedSet(_OtherSeed):
         return seed
 
 
+class GlobalSeedLeft(GlobalSeedSet):
+    """A stream leaves the framework's global generator as its own seed has set it."""
+
+
 class _Altered:
     """Mixes the fault's `Stream` into the class of each stream.
 
@@ -259,6 +263,14 @@ class MeanIgnored(_Altered):
             return super().normal(shape, std=std, dtype=dtype)
 
 
+class ZeroForOne(_Altered):
+    """A standard deviation of 0 is taken for one that was not given."""
+
+    class Stream:
+        def normal(self, shape, /, *, mean=0.0, std=1.0, dtype="float32"):
+            return super().normal(shape, mean=mean, std=std or 1.0, dtype=dtype)
+
+
 class StdForVariance(_Altered):
     """The standard deviation asked for is taken for a variance."""
 
@@ -402,6 +414,7 @@ FAULTS = {
     GlobalSeedRead: "streams.global-seed",
     GlobalSeedSet: "streams.global-state",
     GlobalStateWritten: "streams.global-state",
+    GlobalSeedLeft: "streams.seeded-program",
     NumpyBits: "streams.own-generator",
     WarningGiven: "streams.quiet",
     ParameterRenamed: "identity.stream-signatures[normal]",
@@ -410,6 +423,7 @@ FAULTS = {
     SpreadOff: "streams.law[native]",
     MeanOff: "streams.mean",
     MeanIgnored: "streams.law[native]",
+    ZeroForOne: "streams.no-spread[native]",
     StdForVariance: "streams.law[native]",
     UniformForNormal: "streams.law[native]",
     UniformFromZero: "streams.law[native]",
