@@ -168,9 +168,9 @@ DIRECTION = np.cos(np.arange(32.0))
 
 @pytest.mark.clause("differentiation.hvp-activations")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_second_derivative_of_an_activation(nx, full_dtype, activation):
+def test_second_derivative_of_an_activation(nx, mode, full_dtype, prepare, activation):
     x, v = CURVED.astype(full_dtype), DIRECTION.astype(full_dtype)
-    f = getattr(nx, activation)
+    f = prepare(getattr(nx, activation))
     arguments = (lambda x: nx.ops.sum(f(x)), nx.asarray(x), nx.asarray(v))
     if "hvp" not in nx.capabilities:
         asserts.unsupported(nx, "hvp", arguments)
