@@ -267,12 +267,11 @@ class _ResumedStream(MxnetStream):
 
 def _context(device: str) -> Any:
     contexts = {"cpu": mx.cpu(), **{f"gpu:{k}": mx.gpu(k) for k in range(mx.context.num_gpus())}}
-    found = contexts.get({"cpu:0": "cpu", "gpu": "gpu:0"}.get(device, device))
-    if found is None:
+    if device not in contexts:
         raise InvalidArgument(
             f"device {device!r} does not exist here: mxnet has {', '.join(contexts)}"
         )
-    return found
+    return contexts[device]
 
 
 def _leaf(x: Array) -> Array:

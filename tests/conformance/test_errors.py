@@ -99,6 +99,22 @@ def test_a_portable_stream_cannot_enter_a_compiled_function(nx):
         f(stream)
 
 
+@pytest.mark.clause("errors.inside-compiled")
+@pytest.mark.parametrize("done", ["gradient", "draw"])
+def test_inside_a_compiled_function_it_is_done_or_refused(nx, done):
+    def gradient(x):
+        return nx.value_and_gradient(lambda x: nx.ops.sum(x * x))(x)[1]
+
+    f = gradient if done == "gradient" else lambda x: x + nx.stream(7).uniform((2,))
+    x = array(nx, 2)
+    try:
+        observed = nx.compile(f)(x)
+    except InvalidArgument as error:
+        assert "outside" in str(error)  # the remedy
+    else:
+        np.testing.assert_array_equal(nx.to_numpy(observed), nx.to_numpy(f(x)))
+
+
 @pytest.mark.clause("errors.options-by-name")
 def test_arrays_by_position_and_options_by_name(nx):
     x = array(nx, 2)

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import numpy as np
+
 from isometry.common.errors import InvalidArgument
 from isometry.common.portable import PortableStream
 from isometry.common.streams import MAX_SEED
@@ -87,6 +89,28 @@ class SplitWhileCompiling:
         return lambda *args: f(*args)
 
 
+class DetachedInside:
+    """Inside a compiled function every gradient is 0."""
+
+    inside = False
+
+    def compile(self, f, /):
+        def entered(*args):
+            self.inside = True
+            try:
+                return f(*args)
+            finally:
+                self.inside = False
+
+        return super().compile(entered)
+
+    def value_and_gradient(self, f, /):
+        def constant(x):
+            return f(self.asarray(np.ones(self.shape_of(x), np.float32))), self.ops.zeros_like(x)
+
+        return constant if self.inside else super().value_and_gradient(f)
+
+
 class PortableMadeNative:
     """A compiled function takes a native stream of its seed for a portable one."""
 
@@ -122,6 +146,7 @@ FAULTS = {
     MomentumLimited: "errors.any-wrong-value[momentum]",
     IntegersConverted: "errors.integer-array",
     SplitWhileCompiling: "errors.split-compiled",
+    DetachedInside: "errors.inside-compiled[gradient]",
     PortableMadeNative: "errors.portable-compiled",
     DeviceIgnored: "errors.device",
     OptionsByPosition: "errors.options-by-name",
