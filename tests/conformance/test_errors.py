@@ -107,10 +107,13 @@ def test_inside_a_compiled_function_it_is_done_or_refused(nx, done):
 
     f = gradient if done == "gradient" else lambda x: x + nx.stream(7).uniform((2,))
     x = array(nx, 2)
+    refused = ""
     try:
         observed = nx.compile(f)(x)
     except InvalidArgument as error:
-        assert "outside" in str(error)  # the remedy
+        refused = str(error)
+    if refused:
+        assert "outside" in refused  # the remedy
     else:
         np.testing.assert_array_equal(nx.to_numpy(observed), nx.to_numpy(f(x)))
 
