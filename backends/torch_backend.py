@@ -127,12 +127,11 @@ this many rows on the channels go first, which takes about five times as long.""
 
 def _normalized(x: Array, scale: Array, shift: Array, eps: float) -> Array:
     """Return x (batch, channels, ...) normalized by the statistics of each channel."""
-    if x.stride(1) != 1 or x.numel() < _LONG * x.shape[1]:
-        return F.batch_norm(x, None, None, scale, shift, training=True, eps=eps)
     rows = x.transpose(0, 1)  # (channels, batch, ...)
-    flat = rows.reshape(1, len(rows), -1)
+    long = x.stride(1) == 1 and x.numel() >= _LONG * len(rows)
+    flat = rows.reshape(1, len(rows), -1) if long else x
     y = F.batch_norm(flat, None, None, scale, shift, training=True, eps=eps)
-    return y.reshape(rows.shape).transpose(0, 1)
+    return y.reshape(rows.shape).transpose(0, 1) if long else y
 
 
 # --- streams ------------------------------------------------------------------------------------
