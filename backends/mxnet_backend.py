@@ -488,7 +488,8 @@ class MxnetBackend(Backend):
             streams = [a for a in args if isinstance(a, MxnetStream)]
             if len(streams) > 1:
                 raise InvalidArgument(
-                    f"a compiled function takes at most one stream; received {len(streams)}"
+                    f"a compiled function takes at most one stream; received {len(streams)}; "
+                    "draw outside from the others and pass the arrays"
                 )
             with self.scope():
                 signature = Graph.signature(args)

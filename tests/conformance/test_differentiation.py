@@ -90,9 +90,10 @@ def test_vjp_any_number_of_times(nx, mode, full_dtype, prepare):
     with nx.scope():
         y, pullback = nx.vjp(lambda x: f(x, weight), nx.asarray(x))
         np.testing.assert_array_equal(nx.to_numpy(y), x**2 @ w)
-        for v in (np.ones((2, 2)), np.array([[1.0, 0.0], [2.0, -3.0]])):
-            gradient = nx.to_numpy(pullback(nx.asarray(v.astype(full_dtype))))
-            np.testing.assert_array_equal(gradient, 2 * x * (v @ w.T))
+        cotangents = np.ones((2, 2)), np.array([[1.0, 0.0], [2.0, -3.0]])
+        gradients = [pullback(nx.asarray(v.astype(full_dtype))) for v in cotangents]
+    for v, gradient in zip(cotangents, gradients, strict=True):
+        np.testing.assert_array_equal(nx.to_numpy(gradient), 2 * x * (v @ w.T))
 
 
 @pytest.mark.clause("differentiation.jvp")

@@ -100,22 +100,30 @@ def test_a_portable_stream_cannot_enter_a_compiled_function(nx):
 
 
 @pytest.mark.clause("errors.inside-compiled")
-@pytest.mark.parametrize("done", ["gradient", "draw"])
+@pytest.mark.parametrize("done", ["gradient", "draw", "streams"])
 def test_inside_a_compiled_function_it_is_done_or_refused(nx, done):
     def gradient(x):
         return nx.value_and_gradient(lambda x: nx.ops.sum(x * x))(x)[1]
 
-    f = gradient if done == "gradient" else lambda x: x + nx.stream(7).uniform((2,))
+    def sums(x, *streams):
+        return sum((stream.uniform((2,)) for stream in streams), x)
+
+    f, seeds = {
+        "gradient": (gradient, ()),
+        "draw": (lambda x: sums(x, nx.stream(7)), ()),
+        "streams": (sums, (7, 8)),
+    }[done]
     x = array(nx, 2)
     refused = ""
     try:
-        observed = nx.compile(f)(x)
+        observed = nx.compile(f)(x, *map(nx.stream, seeds))
     except InvalidArgument as error:
         refused = str(error)
     if refused:
         assert "outside" in refused  # the remedy
     else:
-        np.testing.assert_array_equal(nx.to_numpy(observed), nx.to_numpy(f(x)))
+        expected = f(x, *map(nx.stream, seeds))
+        np.testing.assert_array_equal(nx.to_numpy(observed), nx.to_numpy(expected))
 
 
 @pytest.mark.clause("errors.options-by-name")
