@@ -532,12 +532,10 @@ def _mean(x: Array, *, axis: Any, keepdims: bool) -> Array:
 
 @_in_float32  # no float16 on the CPU: https://github.com/apache/mxnet/issues/12700
 def _matmul(x1: Array, x2: Array) -> Array:
-    F, shapes = np_of(x1), (shape_of(x1), shape_of(x2))
-    if shapes[0][:-2] != shapes[1][:-2]:  # its gradient is wrong where an inner axis broadcasts
-        batch = np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
-        x1, x2 = (
-            F.broadcast_to(x, (*batch, *s[-2:])) for x, s in zip((x1, x2), shapes, strict=True)
-        )
+    F, batches = np_of(x1), [shape_of(x)[:-2] for x in (x1, x2)]
+    if batches[0] != batches[1]:  # its gradient is wrong where an inner axis broadcasts
+        batch = np.broadcast_shapes(*batches)
+        x1, x2 = (F.broadcast_to(x, (*batch, *shape_of(x)[-2:])) for x in (x1, x2))
     return F.matmul(x1, x2)
 
 
