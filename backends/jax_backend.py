@@ -260,7 +260,7 @@ class JaxStream(Stream):
         high: float = 1.0,
         dtype: str = "float32",
     ) -> Array:
-        return _uniform(self._next(), low, high, tuple(shape), dtype)
+        return _uniform(self._next(), low, high, shape, dtype)
 
     def normal(
         self,
@@ -271,7 +271,7 @@ class JaxStream(Stream):
         std: float = 1.0,
         dtype: str = "float32",
     ) -> Array:
-        return _normal(self._next(), mean, std, tuple(shape), dtype)
+        return _normal(self._next(), mean, std, shape, dtype)
 
     def truncated_normal(
         self,
@@ -282,7 +282,7 @@ class JaxStream(Stream):
         std: float = 1.0,
         dtype: str = "float32",
     ) -> Array:
-        return _truncated_normal(self._next(), mean, std, tuple(shape), dtype)
+        return _truncated_normal(self._next(), mean, std, shape, dtype)
 
 
 def _drawn(dtype: str) -> Any:
