@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from isometry.common.laws.deconvolution import most_steps
+
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
     from isometry.common.streams import Stream
@@ -157,13 +159,19 @@ def chain_product(
 # --- normalization ------------------------------------------------------------------------------
 
 
-def _centred(ops: SimpleNamespace, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+def _mean(nx: Backend, x: Array, axes: tuple[int, ...]) -> Array:
+    """Return the mean, added up in float64: in order, 20,000 float32 numbers lose 3 digits."""
+    wide = nx.ops.mean(nx.ops.astype(x, "float64"), axis=axes, keepdims=True)
+    return nx.ops.astype(wide, nx.dtype_of(x))
+
+
+def _centred(nx: Backend, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """Return x minus its mean, the mean, and the biased variance; a rounded mean goes first."""
-    pivot = ops.stop_gradient(ops.mean(x, axis=axes, keepdims=True))
+    pivot = nx.ops.stop_gradient(_mean(nx, x, axes))
     c = x - pivot
-    correction = ops.mean(c, axis=axes, keepdims=True)
+    correction = _mean(nx, c, axes)
     c = c - correction
-    return c, pivot + correction, ops.mean(c * c, axis=axes, keepdims=True)
+    return c, pivot + correction, _mean(nx, c * c, axes)
 
 
 def batch_norm(
@@ -189,7 +197,7 @@ def batch_norm(
     a, b, m, v = (ops.reshape(s, wide) for s in (scale, shift, mean, variance))
     if not training:
         return (x - m) / ops.sqrt(v + eps) * a + b, mean, variance
-    c, m, v = _centred(ops, x, tuple(k for k in range(len(shape)) if k != axis))
+    c, m, v = _centred(nx, x, tuple(k for k in range(len(shape)) if k != axis))
     y = c / ops.sqrt(v + eps) * a + b
     if running_variance == "unbiased":
         count = math.prod(shape) // channels
@@ -205,8 +213,156 @@ def layer_norm(
 ) -> Array:
     """Return ``y = (x - m) / sqrt(v + eps) * scale + shift``."""
     rank = len(nx.shape_of(x))
-    c, _, v = _centred(nx.ops, x, tuple(range(axis % rank, rank)))
+    c, _, v = _centred(nx, x, tuple(range(axis % rank, rank)))
     return c / nx.ops.sqrt(v + eps) * scale + shift
+
+
+def as_rows(
+    nx: Backend, x: Array, axes: tuple[int, ...], sizes: tuple[int, ...]
+) -> tuple[Array, Callable[[Array], Array]]:
+    """Return x as rows, (*sizes, the rest), with `axes` first, and the way back to its shape."""
+    ops, shape = nx.ops, nx.shape_of(x)
+    order = (*axes, *(k for k in range(len(shape)) if k not in axes))
+    moved = tuple(shape[k] for k in order)
+    back = tuple(order.index(k) for k in range(len(shape)))
+    in_place = order == tuple(range(len(shape)))
+
+    def restored(rows: Array) -> Array:
+        y = ops.reshape(rows, moved)
+        return y if in_place else ops.permute_dims(y, back)
+
+    return ops.reshape(x if in_place else ops.permute_dims(x, order), (*sizes, -1)), restored
+
+
+def _standardized(nx: Backend, rows: Array, eps: float) -> Array:
+    """Return each row minus its mean, over its standard deviation: the backend's own layer norm."""
+    size, dtype = nx.shape_of(rows)[-1:], nx.dtype_of(rows)
+    one, zero = nx.ops.ones(size, dtype=dtype), nx.ops.zeros(size, dtype=dtype)
+    return nx.layer_norm(rows, one, zero, axis=-1, eps=eps)
+
+
+def group_norm(
+    nx: Backend, x: Array, scale: Array, shift: Array, *, groups: int, axis: int, eps: float
+) -> Array:
+    """Return ``y = (x - m) / sqrt(v + eps) * scale + shift``, m and v by example and group."""
+    ops, shape = nx.ops, nx.shape_of(x)
+    axis %= len(shape)
+    rows, restored = as_rows(nx, x, (0, axis), (shape[0], groups))
+    wide = tuple(size if k == axis else 1 for k, size in enumerate(shape))
+    z = restored(_standardized(nx, rows, eps))
+    return z * ops.reshape(scale, wide) + ops.reshape(shift, wide)
+
+
+def instance_norm(
+    nx: Backend, x: Array, scale: Array, shift: Array, *, axis: int, eps: float
+) -> Array:
+    """Return the group norm in which each channel is a group."""
+    channels = nx.shape_of(x)[axis]
+    return nx.group_norm(x, scale, shift, groups=channels, axis=axis, eps=eps)
+
+
+def rms_norm(nx: Backend, x: Array, scale: Array, *, axis: int, eps: float) -> Array:
+    """Return ``y = x / sqrt(mean(x**2) + eps) * scale``."""
+    rank = len(nx.shape_of(x))
+    square = _mean(nx, x * x, tuple(range(axis % rank, rank)))
+    return x / nx.ops.sqrt(square + eps) * scale
+
+
+# --- normalization of weights -------------------------------------------------------------------
+
+
+def _or_one(ops: SimpleNamespace, x: Array) -> Array:
+    """Return x >= 0, but 1 where it is 0, to divide by; NaN stays NaN."""
+    return ops.where(x <= 0, ops.ones_like(x), x)
+
+
+def _unit(ops: SimpleNamespace, rows: Array) -> Array:
+    """Return each row over its Euclidean norm; no square overflows, and a row of zeros stays."""
+    largest = ops.stop_gradient(ops.max(ops.abs(rows), axis=-1, keepdims=True))
+    rows = rows / _or_one(ops, largest)
+    return rows / ops.sqrt(_or_one(ops, ops.sum(rows * rows, axis=-1, keepdims=True)))
+
+
+def weight_norm(nx: Backend, v: Array, g: Array, *, axis: int) -> Array:
+    """Return ``w = g v / ||v||``, output by output."""
+    outputs = nx.shape_of(g)[0]
+    rows, restored = as_rows(nx, v, (axis % len(nx.shape_of(v)),), (outputs,))
+    return restored(_unit(nx.ops, rows) * nx.ops.reshape(g, (outputs, 1)))
+
+
+def weight_standardization(nx: Backend, weight: Array, *, axis: int, eps: float) -> Array:
+    """Return ``(w - m) / sqrt(v + eps)``, m and v over the inputs of each output."""
+    shape = nx.shape_of(weight)
+    axis %= len(shape)
+    rows, restored = as_rows(nx, weight, (axis,), (shape[axis],))
+    return restored(_standardized(nx, rows, eps))
+
+
+def spectral_norm(
+    nx: Backend, weight: Array, u: Array, *, iterations: int, axis: int
+) -> tuple[Array, Array, Array, Array]:
+    """Return ``W / sigma``, u, v and ``sigma = u^T W v`` after `iterations` of the power method."""
+    ops, outputs = nx.ops, nx.shape_of(u)[0]
+    rows, _ = as_rows(nx, weight, (axis % len(nx.shape_of(weight)),), (outputs,))
+    fixed = ops.stop_gradient(rows)
+    transposed = ops.permute_dims(fixed, (1, 0))
+    u = ops.stop_gradient(ops.reshape(u, (1, outputs)))
+    for _ in range(iterations):
+        v = _unit(ops, ops.matmul(u, fixed))  # (1, inputs)
+        image = ops.matmul(v, transposed)
+        # what W maps to 0 says nothing: the old vector is kept, to start from next time
+        nothing = ops.max(ops.abs(image), axis=-1, keepdims=True) <= 0
+        u = ops.where(nothing, u, _unit(ops, image))
+    sigma = ops.sum(u * ops.matmul(v, ops.permute_dims(rows, (1, 0))))
+    return weight / _or_one(ops, sigma), ops.reshape(u, (-1,)), ops.reshape(v, (-1,)), sigma
+
+
+# --- whitening ----------------------------------------------------------------------------------
+
+
+def _inverse_root(ops: SimpleNamespace, a: Array, identity: Array, iterations: int) -> Array:
+    """Return Z near ``A**-1/2`` by the coupled Newton-Schulz iteration, ``||A|| <= 1``.
+
+    ``T = (3 I - Z Y) / 2, Y <- Y T, Z <- T Z`` from Y = A, Z = I. In exact arithmetic each step
+    brings Z Y nearer to I; one that does not, as rounded eigenvalues of A are negative or it is
+    done, is not taken, so that none can diverge. More than `most_steps` would blow up rounding.
+    """
+    y, z, zy = a, identity, a
+
+    def distance(zy: Array) -> Array:
+        rest = ops.stop_gradient(identity - zy)
+        return ops.sum(rest * rest)
+
+    for _ in range(iterations):
+        t = 1.5 * identity - 0.5 * zy
+        next_y, next_z = ops.matmul(y, t), ops.matmul(t, z)
+        next_zy = ops.matmul(next_z, next_y)
+        away = distance(next_zy) > distance(zy)
+        y, z, zy = (
+            ops.where(away, old, new) for old, new in ((y, next_y), (z, next_z), (zy, next_zy))
+        )
+    return z
+
+
+def network_deconvolution(
+    nx: Backend, x: Array, *, iterations: int, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """Return ``y = (x - m) D``, m, D near ``C**-1/2``, and ``||D C D - I||``."""
+    ops, (samples, features), dtype = nx.ops, nx.shape_of(x), nx.dtype_of(x)
+    c, mean, _ = _centred(nx, x, (0,))
+    # in units of the largest value, or of sqrt(eps), no square overflows
+    root = ops.full((1, 1), math.sqrt(eps), dtype=dtype)
+    unit = ops.stop_gradient(ops.max(ops.abs(c), axis=(0, 1), keepdims=True))
+    unit = _or_one(ops, ops.maximum(unit, root))
+    c, root, identity = c / unit, root / unit, ops.eye(features, features, dtype=dtype)
+    covariance = ops.matmul(ops.permute_dims(c, (1, 0)), c) / samples
+    covariance = covariance + identity * (root * root)
+    norm = ops.sqrt(_or_one(ops, ops.sum(covariance * covariance)))
+    steps = min(iterations, most_steps(dtype))
+    d = _inverse_root(ops, covariance / norm, identity, steps) / ops.sqrt(norm)
+    rest = ops.stop_gradient(ops.matmul(ops.matmul(d, covariance), d) - identity)
+    deviation = ops.sqrt(ops.sum(rest * rest))
+    return ops.matmul(c, d), ops.reshape(mean, (-1,)), d / unit, deviation
 
 
 # --- differentiation ----------------------------------------------------------------------------

@@ -22,6 +22,13 @@ DEFAULTS = (
     "chain_product",
     "batch_norm",
     "layer_norm",
+    "group_norm",
+    "instance_norm",
+    "rms_norm",
+    "weight_norm",
+    "weight_standardization",
+    "spectral_norm",
+    "network_deconvolution",
     "vjp",
 )
 

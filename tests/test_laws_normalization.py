@@ -1,9 +1,11 @@
-"""The float64 reference of batch and layer norm, against mpmath and finite differences."""
+"""The float64 references of normalization, against mpmath, finite differences and libraries."""
 
 import mpmath as mp
 import numpy as np
 import pytest
 
+import isometry as iso
+from isometry.common.errors import InvalidArgument
 from isometry.common.laws import normalization as law
 
 
@@ -110,3 +112,98 @@ def test_conventions():
     }
     assert law.normalization_bound() == law.BOUND == 1e-5
     assert law.normalization_bound("float64") == 1e-5 * 2**-29
+
+
+def test_group_norm_takes_neighbouring_channels():
+    rng = np.random.default_rng(7)
+    x, (scale, shift) = rng.normal(3, 2, (2, 6, 5)), rng.uniform(0.5, 2, (2, 6))
+    y = law.group_norm(x, scale, shift, groups=3)
+    for example in range(2):
+        for first in (0, 2, 4):
+            channels = slice(first, first + 2)
+            wanted = exact(x[example, channels].ravel(), 1e-5).reshape(2, 5)
+            wanted = wanted * scale[channels, None] + shift[channels, None]
+            np.testing.assert_allclose(y[example, channels], wanted, rtol=1e-12, atol=1e-12)
+    last = law.group_norm(np.moveaxis(x, 1, -1), scale, shift, groups=3, axis=-1)
+    np.testing.assert_allclose(np.moveaxis(last, -1, 1), y, rtol=1e-13)
+    one, zero = np.ones(6), np.zeros(6)
+    whole = law.layer_norm(x, np.ones((6, 5)), np.zeros((6, 5)), axis=1)
+    np.testing.assert_allclose(law.group_norm(x, one, zero, groups=1), whole, rtol=1e-12)
+
+
+def test_group_norm_backward_against_differences():
+    rng = np.random.default_rng(8)
+    x, dy = rng.normal(1, 2, (2, 2, 3, 4))
+    scale, shift = rng.uniform(0.5, 2, (2, 4))
+    options = {"groups": 2, "axis": -1}
+
+    def loss(x, scale, shift):
+        return (law.group_norm(x, scale, shift, **options) * dy).sum()
+
+    found = law.group_norm_backward(dy, x, scale, **options)
+    for value, wanted in zip(found, differences(loss, [x, scale, shift]), strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_rms_norm_against_mpmath_and_differences():
+    rng = np.random.default_rng(9)
+    x, dy = rng.normal(1, 2, (2, 3, 4, 2))
+    scale = rng.uniform(0.5, 2, (4, 2))
+    y = law.rms_norm(x, scale, axis=1, eps=0.25)
+    with mp.workdps(50):
+        root = mp.sqrt(mp.fsum(mp.mpf(float(v)) ** 2 for v in x[1].ravel()) / 8 + mp.mpf(0.25))
+        wanted = np.array([float(mp.mpf(float(v)) / root) for v in x[1].ravel()]).reshape(4, 2)
+    np.testing.assert_allclose(y[1], wanted * scale, rtol=1e-14)
+
+    def loss(x, scale):
+        return (law.rms_norm(x, scale, axis=1, eps=0.25) * dy).sum()
+
+    found = law.rms_norm_backward(dy, x, scale, axis=1, eps=0.25)
+    for value, wanted in zip(found, differences(loss, [x, scale]), strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-6, atol=1e-7)
+
+
+# --- the conventions of the libraries -----------------------------------------------------------
+
+
+def test_conventions_are_the_options_of_the_methods():
+    options = {
+        (library, norm): law.conventions(library, norm)
+        for library in law.BATCH_NORM
+        for norm in ("batch_norm", *law.EPS)
+        if (library, norm) != ("mxnet", "rms_norm")
+    }
+    assert options["keras", "batch_norm"] == {
+        "eps": 1e-3,
+        "momentum": 0.99,
+        "momentum_weights": "running",
+        "running_variance": "biased",
+    }
+    assert options["flax", "instance_norm"] == {"eps": 1e-6}
+    x, scale = np.random.default_rng(10).normal(1, 0.01, (2, 8, 4)).astype(np.float32)
+    calls = {
+        "batch_norm": lambda nx, **o: nx.batch_norm(x, *scale[:4], training=True, **o)[0],
+        "layer_norm": lambda nx, **o: nx.layer_norm(x, *scale[:2], **o),
+        "group_norm": lambda nx, **o: nx.group_norm(x, *scale[:2], groups=2, **o),
+        "instance_norm": lambda nx, **o: nx.instance_norm(x[..., None], *scale[:2], **o),
+        "rms_norm": lambda nx, **o: nx.rms_norm(x, scale[0], **o),
+    }
+    for (_, norm), given in options.items():
+        assert np.all(np.isfinite(calls[norm](iso.load("numpy"), **given)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("troch", "batch_norm"), "unknown library 'troch': known are torch, keras, flax, mxnet; "
+         "did you mean 'torch'?"),
+        (("torch", "batchnorm"), "unknown norm 'batchnorm': known are batch_norm, layer_norm, "
+         "group_norm, instance_norm, rms_norm; did you mean 'batch_norm'?"),
+        (("mxnet", "rms_norm"), "unknown library with rms_norm 'mxnet': known are torch, keras, "
+         "flax"),
+    ],
+)  # fmt: skip
+def test_unknown_conventions_are_refused(arguments, message):
+    with pytest.raises(InvalidArgument) as caught:
+        law.conventions(*arguments)
+    assert str(caught.value) == message

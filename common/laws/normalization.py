@@ -1,23 +1,29 @@
-"""Batch and layer normalization: the conventions as data, and the exact float64 reference.
+"""Batch, layer, group and RMS normalization: conventions as data, and the float64 reference.
 
 The reference takes NumPy arrays, computes in float64 whatever their dtype, and subtracts the mean
 and then the mean of what is left, so that rounding errors do not grow with mean/std: for n values
 in each mean its outputs are within ``(n + 10) 2**-53 max(1, |z|)`` of the exact ones for the given
 input, z being the normalized x. It is the oracle of studies and of the conformance suite.
 
-The conventions in which frameworks differ:
+The conventions in which frameworks differ, what their layers do when nothing is said:
 
-======= ===== ======== ================ ================ ========= =============================
-library eps   momentum momentum weights running variance layer eps where
-======= ===== ======== ================ ================ ========= =============================
-torch   1e-5  0.1      batch            unbiased         1e-5      torch.nn.BatchNorm, LayerNorm
-keras   1e-3  0.99     running          biased           1e-3      keras.layers (Keras 3)
-flax    1e-5  0.99     running          biased           1e-6      flax.linen and flax.nnx
-mxnet   1e-5  0.9      running          biased           1e-5      mxnet.gluon.nn (on the CPU)
-======= ===== ======== ================ ================ ========= =============================
+======= ========= ======== ================ ================ ========= ========= ======== ========
+library batch eps momentum momentum weights running variance layer eps group eps instance RMS eps
+======= ========= ======== ================ ================ ========= ========= ======== ========
+torch   1e-5      0.1      batch            unbiased         1e-5      1e-5      1e-5     2**-23
+keras   1e-3      0.99     running          biased           1e-3      1e-3      1e-3     1e-6
+flax    1e-5      0.99     running          biased           1e-6      1e-6      1e-6     1e-6
+mxnet   1e-5      0.9      running          biased           1e-5      1e-5      1e-5     none
+======= ========= ======== ================ ================ ========= ========= ======== ========
 
-Sources: torch/nn/modules/batchnorm.py and normalization.py; keras/src/layers/normalization/
-batch_normalization.py and layer_normalization.py; flax/nnx/nn/normalization.py;
+All add eps inside the square root. `conventions` gives a column as keyword arguments. Layers:
+torch.nn; keras.layers (Keras 3), where instance norm is GroupNormalization(groups=-1); flax.linen
+and flax.nnx alike; mxnet.gluon.nn on the CPU, whose scale of a group norm is one for each group.
+The eps of torch's RMS norm is the spacing of x's dtype at 1: of float32, also for half precisions;
+in float64 it is 2**-52.
+
+Sources: torch/nn/modules/batchnorm.py, normalization.py and instancenorm.py;
+keras/src/layers/normalization/*.py; flax/nnx/nn/normalization.py and flax/linen/normalization.py;
 mxnet/gluon/nn/basic_layers.py and src/operator/nn/batch_norm.cc. Where the running variance is
 kept and normalized by is not documented everywhere: it was measured on each.
 """
@@ -29,18 +35,24 @@ from typing import Any
 
 import numpy as np
 
+from isometry.common import checks
 from isometry.common.laws.formats import FORMATS
 
 __all__ = [
     "BATCH_NORM",
     "BOUND",
-    "LAYER_NORM_EPS",
+    "EPS",
     "Convention",
     "batch_norm",
     "batch_norm_backward",
+    "conventions",
+    "group_norm",
+    "group_norm_backward",
     "layer_norm",
     "layer_norm_backward",
     "normalization_bound",
+    "rms_norm",
+    "rms_norm_backward",
 ]
 
 
@@ -72,15 +84,46 @@ BATCH_NORM: dict[str, Convention] = {
 }
 """Library -> its defaults."""
 
-LAYER_NORM_EPS = {"torch": 1e-5, "keras": 1e-3, "flax": 1e-6, "mxnet": 1e-5}
-"""Library -> the default eps of its layer norm."""
+EPS: dict[str, dict[str, float]] = {
+    "layer_norm": {"torch": 1e-5, "keras": 1e-3, "flax": 1e-6, "mxnet": 1e-5},
+    "group_norm": {"torch": 1e-5, "keras": 1e-3, "flax": 1e-6, "mxnet": 1e-5},
+    "instance_norm": {"torch": 1e-5, "keras": 1e-3, "flax": 1e-6, "mxnet": 1e-5},
+    "rms_norm": {"torch": 2.0**-23, "keras": 1e-6, "flax": 1e-6},
+}
+"""Norm of an example -> library -> its default eps; MXNet has no RMS norm."""
+
+
+def conventions(library: str, norm: str) -> dict[str, Any]:
+    """Return what a library's layer does by default, as options of the contract's method.
+
+    ``nx.batch_norm(..., training=True, **conventions("torch", "batch_norm"))``: by name, so that
+    it stands in the call which options are taken over, and Python refuses one given twice.
+
+    Parameters
+    ----------
+    library : {"torch", "keras", "flax", "mxnet"}
+    norm : {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"}
+
+    Raises
+    ------
+    InvalidArgument
+        If either is unknown, or the library has no such layer.
+
+    >>> conventions("keras", "batch_norm")["momentum"], conventions("flax", "layer_norm")
+    (0.99, {'eps': 1e-06})
+    """
+    checks.choice("library", library, tuple(BATCH_NORM))
+    if checks.choice("norm", norm, ("batch_norm", *EPS)) == "batch_norm":
+        return BATCH_NORM[library].options
+    return {"eps": EPS[norm][checks.choice(f"library with {norm}", library, tuple(EPS[norm]))]}
+
 
 BOUND = 1e-5
 """Largest absolute error of a normalized float32 output (scale 1, shift 0) up to mean/std 1e6."""
 
 
 def normalization_bound(dtype: str = "float32") -> float:
-    """Return the contract's bound on the output of batch and layer norm.
+    """Return the contract's bound on the output of batch, layer, group and RMS norm.
 
     In float64 it is the same number of roundings, 168 units of 2**-53: the error is a sum of
     products of the unit roundoff with quantities that do not depend on it.
@@ -209,3 +252,83 @@ def layer_norm_backward(
     z = centred * inverse
     dx = _backward(dy * scale, z, inverse, axes)
     return dx, (dy * z).sum(axis=others), dy.sum(axis=others)
+
+
+def _grouped(x: np.ndarray, groups: int, axis: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return x as rows (examples, groups, values), and its shape with the channels second."""
+    moved = np.moveaxis(x, axis, 1)
+    return moved.reshape(len(x), groups, -1), moved.shape
+
+
+def group_norm(
+    x: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    /,
+    *,
+    groups: int,
+    axis: int = 1,
+    eps: float = 1e-5,
+) -> np.ndarray:
+    """Return y in float64; see `Backend.group_norm` (Wu and He 2018, eq. 7).
+
+    With a group for each channel it is `Backend.instance_norm`.
+    """
+    x, scale, shift = (np.asarray(a, np.float64) for a in (x, scale, shift))
+    rows, moved = _grouped(x, groups, axis)
+    centred, _, variance = _centre(rows, (2,))
+    z = np.moveaxis((centred / np.sqrt(variance + eps)).reshape(moved), 1, axis)
+    _, wide = _channels(x, axis)
+    return np.asarray(z * scale.reshape(wide) + shift.reshape(wide))
+
+
+def group_norm_backward(
+    dy: np.ndarray,
+    x: np.ndarray,
+    scale: np.ndarray,
+    /,
+    *,
+    groups: int,
+    axis: int = 1,
+    eps: float = 1e-5,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return dx, dscale and dshift in float64 for the gradient dy of the output.
+
+    ``dx = (s - mean(s) - z mean(s z)) / sqrt(v + eps)`` with ``s = dy scale``, means over each
+    group of each example; ``dscale = sum(dy z)`` and ``dshift = sum(dy)`` for each channel.
+    """
+    dy, x, scale = (np.asarray(a, np.float64) for a in (dy, x, scale))
+    others, wide = _channels(x, axis)
+    rows, moved = _grouped(x, groups, axis)
+    centred, _, variance = _centre(rows, (2,))
+    inverse = 1 / np.sqrt(variance + eps)
+    z = centred * inverse
+    s, _ = _grouped(dy * scale.reshape(wide), groups, axis)
+    dx, z = (np.moveaxis(a.reshape(moved), 1, axis) for a in (_backward(s, z, inverse, (2,)), z))
+    return dx, (dy * z).sum(axis=others), dy.sum(axis=others)
+
+
+def rms_norm(
+    x: np.ndarray, scale: np.ndarray, /, *, axis: int = -1, eps: float = 1e-6
+) -> np.ndarray:
+    """Return y in float64; see `Backend.rms_norm` (Zhang and Sennrich 2019, eq. 4)."""
+    x = np.asarray(x, np.float64)
+    square = np.square(x).mean(axis=tuple(range(axis % x.ndim, x.ndim)), keepdims=True)
+    return np.asarray(x / np.sqrt(square + eps) * np.asarray(scale, np.float64))
+
+
+def rms_norm_backward(
+    dy: np.ndarray, x: np.ndarray, scale: np.ndarray, /, *, axis: int = -1, eps: float = 1e-6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return dx and dscale in float64 for the gradient dy of the output.
+
+    ``dx = (s - z mean(s z)) / sqrt(mean(x**2) + eps)`` with ``s = dy scale`` and z the output
+    before its scale; ``dscale = sum(dy z)`` over the axes that are not normalized.
+    """
+    dy, x, scale = (np.asarray(a, np.float64) for a in (dy, x, scale))
+    first = axis % x.ndim
+    axes, others = tuple(range(first, x.ndim)), tuple(range(first))
+    inverse = 1 / np.sqrt(np.square(x).mean(axis=axes, keepdims=True) + eps)
+    z, s = x * inverse, dy * scale
+    along = (s * z).mean(axis=axes, keepdims=True)
+    return inverse * (s - z * along), (dy * z).sum(axis=others)

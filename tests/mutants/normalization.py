@@ -1,6 +1,10 @@
-"""Faults of the normalizations."""
+"""Faults of the normalizations of examples."""
+
+from typing import ClassVar
 
 import numpy as np
+
+from isometry.common.composed import as_rows
 
 
 class _BatchNorm:
@@ -328,6 +332,141 @@ class RowsForgotten(_BatchNorm):
         return right(x, scale, shift, mean, variance, **{**options, "training": False})
 
 
+class _GroupNorm:
+    """Computes ``(x - m) / sqrt(v + eps) * scale + shift`` with the fault's `moments` m and v."""
+
+    def group_norm(self, x, scale, shift, /, *, groups, axis=1, eps=1e-5):
+        shape = self.shape_of(x)
+        axis %= len(shape)
+        rows, restored = as_rows(self, x, (0, axis), (shape[0], groups))
+        mean, variance = self.moments(rows)
+        wide = tuple(size if k == axis else 1 for k, size in enumerate(shape))
+        scale, shift = (self.ops.reshape(p, wide) for p in (scale, shift))
+        return restored((rows - mean) / self.ops.sqrt(variance + eps)) * scale + shift
+
+    def moments(self, rows):
+        mean = self.ops.mean(rows, axis=-1, keepdims=True)
+        return mean, self.ops.mean(self.ops.square(rows - mean), axis=-1, keepdims=True)
+
+
+class GroupsOverTheBatch(_GroupNorm):
+    """Group norm takes its statistics over the examples too."""
+
+    def moments(self, rows):
+        mean = self.ops.mean(rows, axis=(0, 2), keepdims=True)
+        return mean, self.ops.mean(self.ops.square(rows - mean), axis=(0, 2), keepdims=True)
+
+
+class GroupConstants(_GroupNorm):
+    """Mean and variance of a group are constants for differentiation."""
+
+    def moments(self, rows):
+        return super().moments(self.ops.stop_gradient(rows))
+
+
+class GroupNaiveVariance(_GroupNorm):
+    """Group norm takes E[x**2] - E[x]**2 for the variance, as Keras does on PyTorch."""
+
+    def moments(self, rows):
+        mean = self.ops.mean(rows, axis=-1, keepdims=True)
+        square = self.ops.mean(self.ops.square(rows), axis=-1, keepdims=True)
+        return mean, self.ops.abs(square - mean * mean)
+
+
+class GroupNaiveDifferentiated(GroupNaiveVariance):
+    """Group norm's output is right, its gradient that of E[x**2] - E[x]**2."""
+
+    def group_norm(self, x, scale, shift, /, *, groups, axis=1, eps=1e-5):
+        options = {"groups": groups, "axis": axis, "eps": eps}
+        naive = super().group_norm(x, scale, shift, **options)
+        right = super(_GroupNorm, self).group_norm(x, scale, shift, **options)
+        return naive + self.ops.stop_gradient(right - naive)
+
+
+class ChannelsInterleaved:
+    """The channels of a group lie apart: channel c is in group c modulo groups."""
+
+    def group_norm(self, x, scale, shift, /, *, groups, axis=1, eps=1e-5):
+        order = np.arange(self.shape_of(scale)[0]).reshape(-1, groups).T.ravel()
+        there, back = self.asarray(order), self.asarray(np.argsort(order))
+        moved = (self.ops.take(a, there, axis=k) for a, k in ((x, axis), (scale, 0), (shift, 0)))
+        y = super().group_norm(*moved, groups=groups, axis=axis, eps=eps)
+        return self.ops.take(y, back, axis=axis)
+
+
+class OneGroup:
+    """All channels are one group."""
+
+    def group_norm(self, x, scale, shift, /, *, groups, axis=1, eps=1e-5):
+        return super().group_norm(x, scale, shift, groups=1, axis=axis, eps=eps)
+
+
+class GroupEpsFixed:
+    """Group norm has the default eps whatever is asked for."""
+
+    def group_norm(self, x, scale, shift, /, *, groups, axis=1, eps=1e-5):
+        return super().group_norm(x, scale, shift, groups=groups, axis=axis)
+
+
+class InstancePasses:
+    """An instance of one value is not normalized."""
+
+    def instance_norm(self, x, scale, shift, /, *, axis=1, eps=1e-5):
+        y = super().instance_norm(x, scale, shift, axis=axis, eps=eps)
+        return x + y if self.shape_of(x)[2:] == (1,) else y
+
+
+class GroupsMadeFitting:
+    """Groups that do not divide the channels are taken for fewer that do, without a word."""
+
+    CHECKS: ClassVar = {}
+
+    def group_norm(self, x, scale, shift, /, *, groups, axis=1, eps=1e-5):
+        while groups and self.shape_of(x)[axis] % groups:
+            groups -= 1
+        return super().group_norm(x, scale, shift, groups=groups, axis=axis, eps=eps)
+
+
+class _RmsNorm:
+    """Computes ``x / d * scale`` with the fault's `divisor` d."""
+
+    def rms_norm(self, x, scale, /, *, axis=-1, eps=1e-6):
+        axes = tuple(range(axis % len(x.shape), len(x.shape)))
+        return x / self.divisor(x, axes, eps) * scale
+
+    def square(self, x, axes):
+        return self.ops.mean(self.ops.square(x), axis=axes, keepdims=True)
+
+
+class RmsIsDeviation(_RmsNorm):
+    """RMS norm divides by the standard deviation, as Keras's LayerNormalization(rms_scaling)."""
+
+    def divisor(self, x, axes, eps):
+        mean = self.ops.mean(x, axis=axes, keepdims=True)
+        return self.ops.sqrt(self.square(x - mean, axes) + eps)
+
+
+class RmsEpsOutside(_RmsNorm):
+    """RMS norm adds eps outside the square root, as its authors' code."""
+
+    def divisor(self, x, axes, eps):
+        return self.ops.sqrt(self.square(x, axes)) + eps
+
+
+class RmsWithoutEps(_RmsNorm):
+    """RMS norm has no eps, as in its paper."""
+
+    def divisor(self, x, axes, eps):
+        return self.ops.sqrt(self.square(x, axes))
+
+
+class RmsConstant(_RmsNorm):
+    """The root mean square is a constant for differentiation."""
+
+    def divisor(self, x, axes, eps):
+        return self.ops.stop_gradient(self.ops.sqrt(self.square(x, axes) + eps))
+
+
 FAULTS = {
     BiasedForUnbiased: "normalization.conventions[unbiased]",
     MomentumSwapped: "normalization.conventions",
@@ -359,4 +498,17 @@ FAULTS = {
     OneValuePasses: "normalization.smallest",
     LayerInFloat32: "normalization.layer[float64]",
     RowsForgotten: "normalization.many-rows",
+    ChannelsInterleaved: "normalization.group",
+    OneGroup: "normalization.group",
+    GroupsOverTheBatch: "normalization.group",
+    GroupEpsFixed: "normalization.group",
+    GroupConstants: "normalization.group-gradient",
+    GroupNaiveVariance: "normalization.group-conditioning",
+    GroupNaiveDifferentiated: "normalization.group-conditioning-gradient",
+    RmsIsDeviation: "normalization.rms",
+    RmsEpsOutside: "normalization.rms",
+    RmsConstant: "normalization.rms-gradient",
+    RmsWithoutEps: "normalization.nothing-to-normalize",
+    InstancePasses: "normalization.nothing-to-normalize",
+    GroupsMadeFitting: "normalization.refused[groups that do not divide]",
 }
