@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import abc
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
+from isometry.common.laws.rules import Initializer, check_range
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -43,7 +44,7 @@ _FOURTH = 3 - 2 * (CUT**3 + 3 * CUT) * _PHI / _MASS  # E z**4 given |z| <= CUT
 TRUNCATED_STD = math.sqrt(_VARIANCE)
 
 
-class Distribution(abc.ABC):
+class Distribution(Initializer):
     """The exact law of independent, identically distributed entries."""
 
     @property
@@ -103,6 +104,7 @@ class Constant(Distribution):
     def draw(
         self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
     ) -> Array:
+        check_range("value", self.value, dtype)
         return nx.ops.full(shape, self.value, dtype=dtype)
 
 
@@ -253,16 +255,36 @@ class TruncatedNormal(Distribution):
 
 
 @dataclass(frozen=True)
-class Sparse:
-    """A matrix with ``ceil(fraction * rows)`` zeros in each column, its other entries of `law`.
+class Sparse(Initializer):
+    """A matrix with the same number of zeros in each column, its other entries of `law`.
 
-    The zeros' rows are drawn at random, so that each unit has the same number of connections
-    (Martens 2010, Deep learning via Hessian-free optimization, section 5; the count is that of
-    `torch.nn.init.sparse_`). Entries of one column are dependent: hence no `Distribution`.
+    Law: in each column of the weight seen as (out, in), ceil(fraction * out) entries are 0, at
+    rows drawn at random, independently for each column; the others are independent, of `law`. So
+    each input feeds the same number of units. Entries of one column are dependent: hence no
+    `Distribution`.
+    Use: wide layers whose units shall differ and not saturate, as for Hessian-free optimization.
+    Keeps: the number of connections of each input, and the second moment of the preactivations if
+    the law has variance out / ((out - zeros) fan_in).
+    Source: Martens 2010, Deep learning via Hessian-free optimization, section 5, which counts for
+    each output; `torch.nn.init.sparse_` for columns and the count.
+
+    Parameters
+    ----------
+    fraction : float
+        Above 0 and below 1.
+    law : Distribution
+        Continuous.
+
+    Raises
+    ------
+    InvalidArgument
+        If the fraction or the law is not one of these, the weight no matrix, or nothing but zeros
+        would be left.
     """
 
     fraction: float
     law: Distribution
+    layout: str = "out_in"
 
     def __post_init__(self) -> None:
         if not 0 < checks.finite("fraction", self.fraction) < 1:
@@ -273,7 +295,47 @@ class Sparse:
             raise InvalidArgument(
                 f"the other entries need a continuous law, such as Normal; received {self.law!r}"
             )
+        checks.choice("layout", self.layout, ("out_in", "in_out"))
 
     def zeros(self, rows: int) -> int:
         """Return the number of zeros in a column of that many rows."""
         return math.ceil(self.fraction * rows)
+
+    def resolve(self, shape: tuple[int, ...], layout: str) -> Sparse:
+        """Return the law for a layout; raises if the shape is no matrix, or all would be zero."""
+        sizes = checks.shape("shape", shape, low=1)
+        law = replace(self, layout=layout)
+        rows = sizes[0 if layout == "out_in" else -1] if len(sizes) == 2 else 0
+        if law.zeros(rows) >= rows:
+            raise InvalidArgument(
+                f"a sparse weight is a matrix with more outputs than zeros in a column; received "
+                f"shape {sizes}, {layout}, of which {self.fraction:g} shall be zeros"
+            )
+        return law
+
+    def draw(
+        self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
+    ) -> Array:
+        """Draw values, then zeros row by row: selection sampling.
+
+        With m zeros still wanted among the n rows left, a row has one with probability m / n
+        (Knuth, The Art of Computer Programming 2, section 3.4.2, algorithm S).
+        """
+        ops = nx.ops
+        rows, columns = shape if self.layout == "out_in" else shape[::-1]
+        values = self.law.draw(nx, stream, (rows, columns), dtype=dtype)
+        working = "float64" if dtype == "float64" else "float32"
+        # below 1, so that u n < m is certain when m = n
+        chances = ops.clip(stream.uniform((rows, columns), dtype=working), 0.0, 1 - 2.0**-24)
+
+        def step(carry: tuple[Array, Array], u: Array) -> tuple[tuple[Array, Array], Array]:
+            wanted, left = carry
+            zero = ops.astype(u * left < wanted, working)
+            return (wanted - zero, left - 1.0), zero
+
+        counts = (
+            ops.full((columns,), float(size), dtype=working) for size in (self.zeros(rows), rows)
+        )
+        _, zero = ops.scan(step, tuple(counts), chances)
+        weight = ops.where(zero > 0.5, ops.zeros_like(values), values)
+        return weight if self.layout == "out_in" else ops.permute_dims(weight, (1, 0))

@@ -38,10 +38,10 @@ from typing import NamedTuple
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 
-__all__ = ["LAYOUTS", "MODES", "Fans", "fans", "rows_and_columns"]
+__all__ = ["LAYOUTS", "MODES", "Fans", "axes", "divided", "fans", "rows_and_columns"]
 
 LAYOUTS = ("out_in", "in_out")
-MODES = ("fan_in", "fan_out", "fan_avg")
+MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
 
 
 class Fans(NamedTuple):
@@ -51,12 +51,17 @@ class Fans(NamedTuple):
     fan_out: int
 
     def by(self, mode: str) -> float:
-        """Return ``fan_in``, ``fan_out``, or their arithmetic mean for ``"fan_avg"``."""
+        """Return ``fan_in``, ``fan_out``, or their mean.
+
+        Arithmetic for ``"fan_avg"``; for ``"fan_geo_avg"`` geometric, ``sqrt(fan_in fan_out)``:
+        forward and backward variance are then off by the same factor, one up and one down.
+        """
         checks.choice("fan mode", mode, MODES)
         return {
             "fan_in": float(self.fan_in),
             "fan_out": float(self.fan_out),
             "fan_avg": (self.fan_in + self.fan_out) / 2,
+            "fan_geo_avg": math.sqrt(self.fan_in * self.fan_out),
         }[mode]
 
 
@@ -104,15 +109,16 @@ def fans(
     >>> fans((64, 128, 3, 3), transposed=True), fans((4 * 20, 10), fused=4)
     (Fans(fan_in=576, fan_out=1152), Fans(fan_in=10, fan_out=20))
     """
-    whole, part, field = _axes(shape, layout)
-    whole = _divided("groups", groups, whole, shape)
+    whole, part, kernel = axes(shape, layout)
+    field = math.prod(kernel)
+    whole = divided("groups", groups, whole, shape)
     # `whole` holds all outputs, group after group; of a transposed weight, all inputs
     in_, out = (whole, part) if transposed else (part, whole)
-    return Fans(in_ * field, _divided("fused", fused, out, shape) * field)
+    return Fans(in_ * field, divided("fused", fused, out, shape) * field)
 
 
-def _axes(shape: tuple[int, ...], layout: str) -> tuple[int, int, int]:
-    """Return a weight's sizes as ``(out, in, receptive field)``."""
+def axes(shape: tuple[int, ...], layout: str) -> tuple[int, int, tuple[int, ...]]:
+    """Return a weight's sizes as ``(out, in, kernel)``; raises as `fans`."""
     checks.choice("layout", layout, LAYOUTS)
     sizes = checks.shape("shape", shape, low=1)
     if len(sizes) < 2:
@@ -124,10 +130,11 @@ def _axes(shape: tuple[int, ...], layout: str) -> tuple[int, int, int]:
         out, in_, *kernel = sizes
     else:
         *kernel, in_, out = sizes
-    return out, in_, math.prod(kernel)
+    return out, in_, tuple(kernel)
 
 
-def _divided(name: str, parts: int, size: int, shape: tuple[int, ...]) -> int:
+def divided(name: str, parts: int, size: int, shape: tuple[int, ...]) -> int:
+    """Return ``size / parts``; raises if `parts` does not divide it."""
     if size % checks.integer(name, parts, low=1):
         raise InvalidArgument(
             f"{name} must divide {size}, the size of its axis in a weight of shape {tuple(shape)}; "
@@ -138,5 +145,5 @@ def _divided(name: str, parts: int, size: int, shape: tuple[int, ...]) -> int:
 
 def rows_and_columns(shape: tuple[int, ...], layout: str = "out_in") -> tuple[int, int]:
     """Return the matrix that a weight is, seen as a linear map: (out, in * receptive field)."""
-    out, in_, field = _axes(shape, layout)
-    return out, in_ * field
+    out, in_, kernel = axes(shape, layout)
+    return out, in_ * math.prod(kernel)

@@ -1,4 +1,4 @@
-"""Delta-orthogonal kernels: convolutions that keep the norm of their input.
+"""Orthogonal weights, and kernels that are one at their centre: what keeps the norm of its input.
 
 A convolution whose kernel is zero but for an orthogonal matrix at its centre is that matrix at
 every place of the image: a dynamical isometry at any depth (Xiao et al. 2018, Dynamical Isometry
@@ -15,25 +15,93 @@ import numpy as np
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import fans
-from isometry.common.laws.initializers import Orthogonal
+from isometry.common.laws.rules import Initializer, check_range
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
     from isometry.common.streams import Stream
 
-__all__ = ["DeltaOrthogonal"]
+__all__ = ["DeltaOrthogonal", "Orthogonal"]
 
 Array = Any
 
 
 @dataclass(frozen=True)
-class DeltaOrthogonal:
+class Orthogonal(Initializer):
+    """Haar-distributed orthogonal (or semi-orthogonal) weights times `gain`.
+
+    Law: the weight, flattened to (out, in * receptive field) = (m, n), is the first columns or
+    rows of a Haar-distributed orthogonal matrix of size max(m, n): W W^T = gain^2 I if m <= n,
+    else W^T W = gain^2 I; an entry has variance gain^2 / max(m, n). The Q of a QR of Gaussian
+    entries is Haar only after each column is multiplied by the sign of R's diagonal.
+    Use: recurrent weights, and deep dense nets with linear or tanh units.
+    Keeps: the norm of every input (m >= n), or of every gradient (m <= n), exactly and at any
+    depth of a linear net; Gaussian weights keep it on average alone.
+    Source: Saxe et al. 2014, section 3; Mezzadri 2007, section 5, for Haar's measure.
+
+    Parameters
+    ----------
+    gain : float
+        At least 0.
+
+    Raises
+    ------
+    InvalidArgument
+        If the gain is negative or not finite, or the shape has fewer than two sizes. A convolution
+        with fewer outputs than inputs is no error: its matrix is wide and its rows orthonormal.
+    """
+
+    gain: float = 1.0
+    layout: str = "out_in"
+
+    def __post_init__(self) -> None:
+        checks.finite("gain", self.gain, low=0.0)
+        checks.choice("layout", self.layout, fans.LAYOUTS)
+
+    def resolve(self, shape: tuple[int, ...], layout: str) -> Orthogonal:
+        """Return the law for a layout; raises if the shape is no matrix."""
+        fans.rows_and_columns(shape, layout)
+        return replace(self, layout=layout)
+
+    def draw(
+        self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
+    ) -> Array:
+        """Draw one weight; half precisions are rounded from float32, as LAPACK has none."""
+        check_range("gain", self.gain, dtype)
+        ops = nx.ops
+        rows, columns = fans.rows_and_columns(shape, self.layout)
+        tall, wide = max(rows, columns), min(rows, columns)
+        working = "float64" if dtype == "float64" else "float32"
+        q, r = ops.qr(stream.normal((tall, wide), dtype=working))
+        diagonal = ops.sum(r * ops.eye(wide, wide, dtype=working), axis=0)
+        one = ops.ones_like(diagonal)
+        q = q * (self.gain * ops.where(diagonal < 0, -one, one))
+        # q is (tall, wide); out_in stores (rows, columns), in_out its transpose
+        if (self.layout == "out_in") == (rows < columns):
+            q = ops.permute_dims(q, (1, 0))
+        return ops.astype(ops.reshape(q, shape), dtype)
+
+
+@dataclass(frozen=True)
+class DeltaOrthogonal(Initializer):
     """Kernels with a semi-orthogonal centre tap, Haar-distributed, times `gain`, and else zeros.
 
-    Law: the tap (out, in), in <= out, at index ``(k - 1) // 2`` of each kernel axis of size k, is
-    as :class:`isometry.common.laws.initializers.Orthogonal` draws it: ``W^T W = gain**2 I``. Every
-    other tap is exactly 0. Source: Xiao et al. 2018, algorithm 1; the index is that of
-    `jax.nn.initializers.delta_orthogonal`.
+    Law: the tap (out, in), in <= out, at index (k - 1) // 2 of each kernel axis of size k, is as
+    `Orthogonal` draws it: W^T W = gain^2 I. Every other tap is exactly 0. 1-D to 3-D. The index is
+    that of `jax.nn.initializers.delta_orthogonal`.
+    Use: very deep plain convolutional nets of stride 1.
+    Keeps: the norm of the whole image, at any depth of a linear net.
+    Source: Xiao et al. 2018, section 2.3 and algorithm 1.
+
+    Parameters
+    ----------
+    gain : float
+        At least 0; a factor of the weights, not of their variance.
+
+    Raises
+    ------
+    InvalidArgument
+        If there is no kernel, or fewer outputs than inputs: no such map keeps every norm.
     """
 
     gain: float = 1.0
@@ -51,15 +119,13 @@ class DeltaOrthogonal:
 
     def sizes(self, shape: tuple[int, ...]) -> tuple[int, int, tuple[int, ...]]:
         """Return (out, in, kernel) of a shape, ``out_in``: (out, in, *kernel)."""
-        fans.fans(shape, self.layout)
-        out, in_ = shape[:2] if self.layout == "out_in" else shape[:-3:-1]
-        kernel = shape[2:] if self.layout == "out_in" else shape[:-2]
+        out, in_, kernel = fans.axes(shape, self.layout)
         if not kernel or in_ > out:
             raise InvalidArgument(
                 "a delta-orthogonal kernel needs a convolution with no more inputs than outputs; "
                 f"received shape {tuple(shape)}, {self.layout}: {in_} inputs, {out} outputs"
             )
-        return out, in_, tuple(kernel)
+        return out, in_, kernel
 
     def centre(self, shape: tuple[int, ...]) -> tuple[Any, ...]:
         """Return the index of the centre tap, for arrays that end in the shape of a kernel."""

@@ -161,13 +161,19 @@ class SparseEntries(Entries):
             raise InvalidArgument(
                 f"samples of {self.law} must be (rows, columns); received shape {values.shape}"
             )
+        values = self._by_column(values)
         zero = values == 0
         structural = zero & (np.cumsum(zero, axis=0) <= self.law.zeros(len(values)))
         return np.asarray(values[~structural])
 
+    def _by_column(self, values: np.ndarray) -> np.ndarray:
+        """Return the weight as (out, in), whose columns have the zeros."""
+        return values if self.law.layout == "out_in" else values.T
+
     def support(
         self, values: np.ndarray, view: np.ndarray, miss: float, rate: float
     ) -> list[Verdict]:
+        values = self._by_column(values)
         zero, wanted = values == 0, self.law.zeros(len(values))
         tiny = FORMATS[self.dtype].ulp(np.array(0.0))
         rounded = float(self.entry.cdf(tiny) - self.entry.cdf(-tiny)) + verdicts.grid(self.dtype)

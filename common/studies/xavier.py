@@ -123,7 +123,7 @@ def _draw(
     weights, variances = [], []
     for n_in, n_out in itertools.pairwise(widths):
         shape = (n_out, n_in)
-        variances.append(RULES[rule].resolve(shape, "out_in").moments[1])  # type: ignore[union-attr]
+        variances.append(RULES[rule].resolve(shape, "out_in").moments[1])  # type: ignore[attr-defined]
         drawn = [
             nx.initialize(RULES[rule], shape, stream, dtype="float64") for _ in range(networks)
         ]

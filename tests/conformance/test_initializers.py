@@ -15,6 +15,7 @@ from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import (
     TRUNCATED_STD,
     Constant,
+    Distribution,
     Normal,
     TruncatedNormal,
     Uniform,
@@ -32,7 +33,7 @@ from isometry.conformance import asserts, connections
 from isometry.conformance.examples import EXAMPLES
 from isometry.conformance.recording import RecordingStream
 
-SCALED = [name for name in INITIALIZERS if "_" in name]
+SCALED = [name for name, rule in INITIALIZERS.items() if isinstance(rule, VarianceScaling)]
 # out_in (out, in, *kernel); in and out differ, so that swapped fans show
 DENSE, CONVOLUTION = (400, 640), (64, 448, 3, 3)
 
@@ -154,6 +155,7 @@ def test_a_stream_is_asked_for_exactly_the_scale(nx, dtype, kind, layout):
             "fan_in": counted.fan_in,
             "fan_out": counted.fan_out,
             "fan_avg": (counted.fan_in + counted.fan_out) / 2,
+            "fan_geo_avg": (counted.fan_in * counted.fan_out) ** 0.5,
         }[mode]
         drawn = stream.draws.pop()
         law, *arguments = _asked(distribution, gain / math.sqrt(fan))
@@ -162,7 +164,9 @@ def test_a_stream_is_asked_for_exactly_the_scale(nx, dtype, kind, layout):
         asserts.within_ulp(np.array([drawn.a, drawn.b]), np.array(arguments), "float64", 4)
 
 
-ELEMENTWISE = [name for name in INITIALIZERS if name != "orthogonal"]
+ELEMENTWISE = [
+    name for name, rule in INITIALIZERS.items() if isinstance(rule, (Distribution, VarianceScaling))
+]
 
 
 @pytest.mark.clause("initializers.shapes")

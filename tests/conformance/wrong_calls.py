@@ -136,7 +136,8 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda nx: nx.initialize("he_norml", (2, 2), nx.stream(0)),
         "unknown initializer 'he_norml': known are zeros, ones, orthogonal, lecun_normal, "
         "lecun_truncated, lecun_uniform, xavier_normal, xavier_truncated, xavier_uniform, "
-        "he_normal, he_truncated, he_uniform; did you mean 'he_normal'?",
+        "he_normal, he_truncated, he_uniform, delta_orthogonal, identity, dirac, bilinear, "
+        "forget_gate_bias, embedding, rezero, skipinit; did you mean 'he_normal'?",
     ),
     "weight without fans": (
         lambda nx: nx.initialize("he_normal", (5,), nx.stream(0)),

@@ -18,8 +18,10 @@ from . import (
     functions,
     initializers,
     normalization,
+    normalization_weights,
     operations,
     streams,
+    structured,
 )
 from .mixing import mixed
 
@@ -34,8 +36,10 @@ MODULES = (
     differentiation,
     chains,
     initializers,
+    structured,
     streams,
     normalization,
+    normalization_weights,
 )
 
 
