@@ -137,8 +137,12 @@ class PortableStream(Stream):
         values = np.empty(math.prod(shape), "float64" if dtype == "float64" else "float32")
         for start in range(0, values.size, BLOCK):
             block = values[start : start + BLOCK]
-            block[...] = transform(self._philox.random_raw(block.size))
+            block[...] = transform(self._raw(block.size))
         return self._convert(values.reshape(shape), dtype=dtype)
+
+    def _raw(self, count: int) -> Words:
+        words: Words = self._philox.random_raw(count)
+        return words
 
 
 def uniform_between(words: Words, low: float, high: float, bits: int) -> np.ndarray:
