@@ -18,7 +18,7 @@ import numpy as np
 
 from isometry.common.natives import BatchNormed, Library, Native
 from isometry.common.natives.calls import called, evaluate, natives
-from isometry.common.weight_loading import Parameter, Place
+from isometry.common.weights.loading import Parameter, Place
 
 __all__ = ["linen", "load_weights", "nnx"]
 
@@ -30,12 +30,32 @@ LINEN: dict[str, tuple[tuple[Any, ...], ...]] = {
         ("embedding", "flax.linen.Embed(1000, 512).init(key, index)"),
         ("lstm", "flax.linen.LSTMCell(256).init(key, state, x)"),
         ("lstm", "flax.linen.OptimizedLSTMCell(256).init(key, state, x)"),
+        (
+            "conv2d_grouped",
+            "flax.linen.Conv(128, kernel_size=(3, 3), feature_group_count=4).init(key, image)",
+        ),
+        (
+            "conv2d_depthwise",
+            "flax.linen.Conv(64, kernel_size=(3, 3), feature_group_count=64).init(key, image)",
+        ),
+        (
+            "conv2d_transposed",
+            "flax.linen.ConvTranspose(128, kernel_size=(3, 3)).init(key, image)",
+        ),
+        ("rnn", "flax.linen.SimpleCell(256).init(key, state[0], x128)"),
+        ("gru", "flax.linen.GRUCell(256).init(key, state[0], x128)"),
+        ("attention", "flax.linen.MultiHeadDotProductAttention(num_heads=8).init(key, vector)"),
+        ("batch_norm_layer", "flax.linen.BatchNorm(use_running_average=False).init(key, image)"),
+        ("layer_norm_layer", "flax.linen.LayerNorm().init(key, vector)"),
+        ("group_norm_layer", "flax.linen.GroupNorm(num_groups=4).init(key, image)"),
+        ("instance_norm_layer", "flax.linen.InstanceNorm().init(key, image)"),
     ),
     "batch_norm": (("batch_norm", "flax.linen.BatchNorm()"),),
     "norm": (
         ("layer_norm", "flax.linen.LayerNorm()"),
         ("group_norm", "flax.linen.GroupNorm(num_groups=4)", {"groups": 4}),
         ("rms_norm", "flax.linen.RMSNorm()"),
+        ("instance_norm", "flax.linen.InstanceNorm()"),
     ),
 }
 NNX: dict[str, tuple[tuple[Any, ...], ...]] = {
@@ -45,6 +65,25 @@ NNX: dict[str, tuple[tuple[Any, ...], ...]] = {
         ("embedding", "flax.nnx.Embed(1000, 512, rngs=flax.nnx.Rngs(seed))"),
         ("lstm", "flax.nnx.LSTMCell(256, 256, rngs=flax.nnx.Rngs(seed))"),
         ("lstm", "flax.nnx.OptimizedLSTMCell(256, 256, rngs=flax.nnx.Rngs(seed))"),
+        (
+            "conv2d_grouped",
+            "flax.nnx.Conv(64, 128, (3, 3), feature_group_count=4, rngs=flax.nnx.Rngs(seed))",
+        ),
+        (
+            "conv2d_depthwise",
+            "flax.nnx.Conv(64, 64, (3, 3), feature_group_count=64, rngs=flax.nnx.Rngs(seed))",
+        ),
+        ("conv2d_transposed", "flax.nnx.ConvTranspose(64, 128, (3, 3), rngs=flax.nnx.Rngs(seed))"),
+        ("rnn", "flax.nnx.SimpleCell(128, 256, rngs=flax.nnx.Rngs(seed))"),
+        ("gru", "flax.nnx.GRUCell(128, 256, rngs=flax.nnx.Rngs(seed))"),
+        (
+            "attention",
+            "flax.nnx.MultiHeadAttention(8, 512, decode=False, rngs=flax.nnx.Rngs(seed))",
+        ),
+        ("batch_norm_layer", "flax.nnx.BatchNorm(64, rngs=flax.nnx.Rngs(seed))"),
+        ("layer_norm_layer", "flax.nnx.LayerNorm(512, rngs=flax.nnx.Rngs(seed))"),
+        ("group_norm_layer", "flax.nnx.GroupNorm(64, num_groups=4, rngs=flax.nnx.Rngs(seed))"),
+        ("instance_norm_layer", "flax.nnx.InstanceNorm(64, rngs=flax.nnx.Rngs(seed))"),
     ),
     "batch_norm": (("batch_norm", "flax.nnx.BatchNorm(channels, rngs=flax.nnx.Rngs(0))"),),
     "norm": (
@@ -55,6 +94,7 @@ NNX: dict[str, tuple[tuple[Any, ...], ...]] = {
             {"groups": 4},
         ),
         ("rms_norm", "flax.nnx.RMSNorm(channels, rngs=flax.nnx.Rngs(0))"),
+        ("instance_norm", "flax.nnx.InstanceNorm(1, rngs=flax.nnx.Rngs(0))"),
     ),
 }
 # what a layer of linen learns its sizes from
@@ -63,6 +103,7 @@ INPUTS = {
     "image": jnp.ones((1, 8, 8, 64)),
     "index": jnp.ones((1,), int),
     "x": jnp.ones((1, 256)),
+    "x128": jnp.ones((1, 128)),
     "state": (jnp.ones((1, 256)), jnp.ones((1, 256))),
 }
 
@@ -83,11 +124,20 @@ def _roles(parameters: Any) -> dict[str, np.ndarray]:
     return named
 
 
+def _of_norm(parameters: Any, statistics: Any) -> dict[str, np.ndarray]:
+    """Return role/own name -> array of a norm layer: what is learned, and what is averaged."""
+    roles = {"scale": "scale", "bias": "shift", "mean": "mean", "var": "variance"}
+    return {f"{roles[name]}/{name}": np.array(w) for name, w in (parameters | statistics).items()}
+
+
 # --- linen: a layer is a function of its variables ------------------------------------------------
 
 
 def _linen_layer(call: str, seed: int = 0) -> dict[str, np.ndarray]:
-    return _roles(_do(call, key=jax.random.key(seed), **INPUTS)["params"])
+    variables = _do(call, key=jax.random.key(seed), **INPUTS)
+    if "Norm" in called(call):
+        return _of_norm(variables["params"], variables.get("batch_stats", {}))
+    return _roles(variables["params"])
 
 
 def _linen_batch_norm(call: str, x: np.ndarray, steps: int = 1) -> BatchNormed:
@@ -111,14 +161,20 @@ def _linen_batch_norm(call: str, x: np.ndarray, steps: int = 1) -> BatchNormed:
 
 
 def _linen_norm(call: str, x: np.ndarray) -> np.ndarray:
-    return np.array(_do(call).init_with_output(jax.random.key(0), x)[0])
+    at = x[..., None] if "InstanceNorm" in call else x  # its one channel, over the positions
+    return np.array(_do(call).init_with_output(jax.random.key(0), at)[0]).reshape(x.shape)
 
 
 # --- nnx: a layer holds its variables -------------------------------------------------------------
 
 
 def _nnx_layer(call: str, seed: int = 0) -> dict[str, np.ndarray]:
-    return _roles(flax.nnx.to_pure_dict(flax.nnx.state(_do(call, seed=seed), flax.nnx.Param)))
+    layer = _do(call, seed=seed)
+    parameters, statistics = (
+        flax.nnx.to_pure_dict(flax.nnx.state(layer, kind))
+        for kind in (flax.nnx.Param, flax.nnx.BatchStat)
+    )
+    return _of_norm(parameters, statistics) if "Norm" in called(call) else _roles(parameters)
 
 
 def _nnx_batch_norm(call: str, x: np.ndarray, steps: int = 1) -> BatchNormed:
@@ -141,7 +197,8 @@ def _nnx_batch_norm(call: str, x: np.ndarray, steps: int = 1) -> BatchNormed:
 
 
 def _nnx_norm(call: str, x: np.ndarray) -> np.ndarray:
-    return np.array(_do(call, channels=x.shape[1])(jnp.asarray(x)))
+    at = x[..., None] if "InstanceNorm" in call else x
+    return np.array(_do(call, channels=x.shape[1])(jnp.asarray(at))).reshape(x.shape)
 
 
 LINEN_RUNS: dict[str, Callable[..., Any]] = {
@@ -191,7 +248,7 @@ def load_weights(model: Any, place: Place) -> Any:
     if isinstance(model, flax.nnx.Module):
         state = flax.nnx.to_flat_state(flax.nnx.state(model, flax.nnx.Not(flax.nnx.RngState)))
         named = {"/".join(map(str, path)): (path, variable) for path, variable in state}
-        filled = _filled({name: v.get_value() for name, (_, v) in named.items()}, place)
+        filled = _filled({name: v[...] for name, (_, v) in named.items()}, place)
         moved = [(named[name][0], named[name][1].replace(x)) for name, x in filled.items()]
         flax.nnx.update(model, flax.nnx.from_flat_state(moved))
         return model

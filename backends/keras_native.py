@@ -17,7 +17,7 @@ import numpy as np
 from isometry.common.errors import InvalidArgument
 from isometry.common.natives import BatchNormed, Library
 from isometry.common.natives.calls import called, evaluate, natives
-from isometry.common.weight_loading import Parameter, Place
+from isometry.common.weights.loading import Parameter, Place
 
 __all__ = ["library", "load_weights"]
 
@@ -65,6 +65,15 @@ NATIVES: dict[str, tuple[tuple[Any, ...], ...]] = {
         ("conv2d", SEED + "keras.layers.Conv2D(128, kernel_size=3)"),
         ("embedding", SEED + "keras.layers.Embedding(1000, 512)"),
         ("lstm", SEED + "keras.layers.LSTM(256)"),
+        ("conv2d_grouped", SEED + "keras.layers.Conv2D(128, kernel_size=3, groups=4)"),
+        ("conv2d_depthwise", SEED + "keras.layers.DepthwiseConv2D(kernel_size=3)"),
+        ("conv2d_transposed", SEED + "keras.layers.Conv2DTranspose(128, kernel_size=3)"),
+        ("rnn", SEED + "keras.layers.SimpleRNN(256)"),
+        ("gru", SEED + "keras.layers.GRU(256)"),
+        ("attention", SEED + "keras.layers.MultiHeadAttention(8, 64)"),
+        ("batch_norm_layer", "keras.layers.BatchNormalization()"),
+        ("layer_norm_layer", "keras.layers.LayerNormalization()"),
+        ("group_norm_layer", "keras.layers.GroupNormalization(groups=4)"),
     ),
     "gradient": (
         ("sigmoid", "keras.activations.sigmoid(x)"),
@@ -86,10 +95,28 @@ NATIVES: dict[str, tuple[tuple[Any, ...], ...]] = {
         ("global_norm", "keras.optimizers.SGD(learning_rate=1.0, global_clipnorm=limit)"),
         ("tensor_norm", "keras.optimizers.SGD(learning_rate=1.0, clipnorm=limit)"),
     ),
+    "optimizer": (
+        ("momentum", "keras.optimizers.SGD(rate, momentum=0.9)"),
+        ("momentum_decay", "keras.optimizers.SGD(rate, momentum=0.9, weight_decay=0.1)"),
+        ("adam", "keras.optimizers.Adam(rate)"),
+        ("adam_decay", "keras.optimizers.Adam(rate, weight_decay=0.1)"),
+        ("adamw", "keras.optimizers.AdamW(rate)"),
+    ),
 }
 # what a layer is built for, since it learns its input's size from the input
-INPUTS = {"Dense": (1, 512), "Conv2D": (1, 8, 8, 64), "Embedding": (1, 1), "LSTM": (1, 1, 256)}
+IMAGE, SEQUENCE = (1, 8, 8, 64), (1, 1, 512)
+INPUTS = {
+    "Dense": ((1, 512),),
+    "Embedding": ((1, 1),),
+    **dict.fromkeys(("Conv2D", "DepthwiseConv2D", "Conv2DTranspose"), (IMAGE,)),
+    "LSTM": ((1, 1, 256),),
+    **dict.fromkeys(("SimpleRNN", "GRU"), ((1, 1, 128),)),
+    "MultiHeadAttention": (SEQUENCE, SEQUENCE),  # of queries and of values
+    "LayerNormalization": ((1, 512),),
+    **dict.fromkeys(("BatchNormalization", "GroupNormalization"), (IMAGE,)),
+}
 ROLES = {"kernel": "weight", "embeddings": "weight", "recurrent_kernel": "recurrent"}
+OF_NORMS = {"gamma": "scale", "beta": "shift", "moving_mean": "mean", "moving_variance": "variance"}
 
 
 def _do(call: str, **names: Any) -> Any:
@@ -111,9 +138,12 @@ def _initializer(
 
 def _layer(call: str, seed: int = 0) -> dict[str, np.ndarray]:
     layer = _do(call, seed=seed)
-    layer.build(INPUTS[type(layer).__name__])
-    roles = ROLES | ({"kernel": "input"} if isinstance(layer, keras.layers.LSTM) else {})
-    return {f"{roles.get(w.name, w.name)}/{w.name}": _numpy(w) for w in layer.weights}
+    layer.build(*INPUTS[type(layer).__name__])
+    roles = ROLES | OF_NORMS | ({"kernel": "input"} if isinstance(layer, keras.layers.RNN) else {})
+    # Keras counts up the names of layers, but for those inside attention, which it gives
+    attention = isinstance(layer, keras.layers.MultiHeadAttention)
+    own = {w.path.partition("/")[2] if attention else w.name: w for w in layer.weights}
+    return {f"{roles.get(w.name, w.name)}/{path}": _numpy(w) for path, w in own.items()}
 
 
 def _gradient(call: str, x: np.ndarray) -> np.ndarray:
@@ -163,6 +193,19 @@ def _clipping(call: str, gradients: Sequence[np.ndarray], limit: float) -> list[
     return [0 - _numpy(variable) for variable in variables]
 
 
+def _optimizer(
+    call: str, w: float, gradients: Sequence[float], rates: Sequence[float]
+) -> list[float]:
+    variable = keras.Variable([w])
+    optimizer = _do(call, rate=rates[0])
+    path = []
+    for gradient, rate in zip(gradients, rates, strict=True):
+        optimizer.learning_rate = rate
+        optimizer.apply([keras.ops.convert_to_tensor([gradient])], [variable])
+        path.append(float(_numpy(variable)[0]))
+    return path
+
+
 RUNS: dict[str, Callable[..., Any]] = {
     "initializer": _initializer,
     "layer": _layer,
@@ -170,16 +213,24 @@ RUNS: dict[str, Callable[..., Any]] = {
     "batch_norm": _batch_norm,
     "norm": _norm,
     "clipping": _clipping,
+    "optimizer": _optimizer,
 }
 
 PAGES = {
     "initializers": "layers/initializers",
     "activations": "layers/activations",
-    "SGD": "optimizers",
+    "SGD": "optimizers/sgd",
+    "Adam": "optimizers/adam",
+    "AdamW": "optimizers/adamw",
     "Dense": "layers/core_layers/dense",
     "Conv2D": "layers/convolution_layers/convolution2d",
     "Embedding": "layers/core_layers/embedding",
     "LSTM": "layers/recurrent_layers/lstm",
+    "DepthwiseConv2D": "layers/convolution_layers/depthwise_convolution2d",
+    "Conv2DTranspose": "layers/convolution_layers/convolution2d_transpose",
+    "SimpleRNN": "layers/recurrent_layers/simple_rnn",
+    "GRU": "layers/recurrent_layers/gru",
+    "MultiHeadAttention": "layers/attention_layers/multi_head_attention",
     "LeakyReLU": "layers/activation_layers/leaky_relu",
     "BatchNormalization": "layers/normalization_layers/batch_normalization",
     "LayerNormalization": "layers/normalization_layers/layer_normalization",

@@ -13,7 +13,7 @@ import numpy as np
 from isometry.backends.mxnet_compat import load_mxnet
 from isometry.common.natives import BatchNormed, Library
 from isometry.common.natives.calls import called, evaluate, natives
-from isometry.common.weight_loading import Parameter, Place
+from isometry.common.weights.loading import Parameter, Place
 
 __all__ = ["library", "load_weights"]
 
@@ -38,6 +38,24 @@ NATIVES: dict[str, tuple[tuple[Any, ...], ...]] = {
         ("conv2d", SEED + "mx.gluon.nn.Conv2D(128, kernel_size=3, in_channels=64)"),
         ("embedding", SEED + "mx.gluon.nn.Embedding(1000, 512)"),
         ("lstm", SEED + "mx.gluon.rnn.LSTM(256, input_size=256)"),
+        (
+            "conv2d_grouped",
+            SEED + "mx.gluon.nn.Conv2D(128, kernel_size=3, groups=4, in_channels=64)",
+        ),
+        (
+            "conv2d_depthwise",
+            SEED + "mx.gluon.nn.Conv2D(64, kernel_size=3, groups=64, in_channels=64)",
+        ),
+        (
+            "conv2d_transposed",
+            SEED + "mx.gluon.nn.Conv2DTranspose(128, kernel_size=3, in_channels=64)",
+        ),
+        ("rnn", SEED + "mx.gluon.rnn.RNN(256, input_size=128)"),
+        ("gru", SEED + "mx.gluon.rnn.GRU(256, input_size=128)"),
+        ("batch_norm_layer", "mx.gluon.nn.BatchNorm(in_channels=64)"),
+        ("layer_norm_layer", "mx.gluon.nn.LayerNorm(in_channels=512)"),
+        ("group_norm_layer", "mx.gluon.nn.GroupNorm(num_groups=4)"),
+        ("instance_norm_layer", "mx.gluon.nn.InstanceNorm(in_channels=64)"),
     ),
     "gradient": (
         ("sigmoid", "mx.nd.sigmoid(x)"),
@@ -54,14 +72,25 @@ NATIVES: dict[str, tuple[tuple[Any, ...], ...]] = {
     "norm": (
         ("layer_norm", "mx.gluon.nn.LayerNorm(in_channels=channels)"),
         ("group_norm", "mx.gluon.nn.GroupNorm(num_groups=4)", {"groups": 4}),
+        ("instance_norm", "mx.gluon.nn.InstanceNorm(in_channels=1)"),
     ),
     "clipping": (("global_norm", "mx.gluon.utils.clip_global_norm(gradients, limit)"),),
+    "optimizer": (
+        ("momentum", "mx.optimizer.SGD(learning_rate=rate, momentum=0.9)"),
+        ("momentum_decay", "mx.optimizer.SGD(learning_rate=rate, momentum=0.9, wd=0.1)"),
+        ("adam", "mx.optimizer.Adam(learning_rate=rate)"),
+        ("adam_decay", "mx.optimizer.Adam(learning_rate=rate, wd=0.1)"),
+    ),
 }
 ROLES = {
     "l0_i2h_weight": "input",
     "l0_h2h_weight": "recurrent",
     "l0_i2h_bias": "bias",
     "l0_h2h_bias": "bias",
+    "gamma": "scale",
+    "beta": "shift",
+    "running_mean": "mean",
+    "running_var": "variance",
 }
 
 
@@ -117,8 +146,8 @@ def _batch_norm(call: str, x: np.ndarray, steps: int = 1) -> BatchNormed:
 def _norm(call: str, x: np.ndarray) -> np.ndarray:
     layer = _do(call, channels=x.shape[1])
     layer.initialize()
-    # group norm wants an axis of positions: a picture of one pixel
-    at = x[:, :, None] if "GroupNorm" in call else x
+    # group norm wants an axis of positions, a picture of one pixel; instance norm one channel
+    at = x[:, :, None] if "GroupNorm" in call else x[:, None] if "InstanceNorm" in call else x
     return layer(mx.nd.array(at)).asnumpy().reshape(x.shape)
 
 
@@ -128,6 +157,20 @@ def _clipping(call: str, gradients: Sequence[np.ndarray], limit: float) -> list[
     return [array.asnumpy() for array in arrays]
 
 
+def _optimizer(
+    call: str, w: float, gradients: Sequence[float], rates: Sequence[float]
+) -> list[float]:
+    weight = mx.nd.array([w])
+    optimizer = _do(call, rate=rates[0])
+    state = optimizer.create_state(0, weight)
+    path = []
+    for gradient, rate in zip(gradients, rates, strict=True):
+        optimizer.set_learning_rate(rate)
+        optimizer.update(0, weight, mx.nd.array([gradient]), state)
+        path.append(float(weight.asscalar()))
+    return path
+
+
 RUNS: dict[str, Callable[..., Any]] = {
     "initializer": _initializer,
     "layer": _layer,
@@ -135,10 +178,12 @@ RUNS: dict[str, Callable[..., Any]] = {
     "batch_norm": _batch_norm,
     "norm": _norm,
     "clipping": _clipping,
+    "optimizer": _optimizer,
 }
 
 PAGES = {
     "mx.init": "initializer/index.html#mxnet.initializer",
+    "mx.optimizer": "optimizer/index.html#mxnet.optimizer",
     "mx.nd": "legacy/ndarray/ndarray.html#mxnet.ndarray",
     "mx.gluon.nn": "gluon/nn/index.html#mxnet.gluon.nn",
     "mx.gluon.rnn": "gluon/rnn/index.html#mxnet.gluon.rnn",

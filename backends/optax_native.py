@@ -1,4 +1,7 @@
-"""What Optax ships of clipping, called as its user calls it."""
+"""What Optax ships of clipping and optimizers, called as its user calls it.
+
+A rate that changes is a schedule there, here ``schedule``: step -> rate.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,18 @@ from isometry.common.natives.calls import called, evaluate, natives
 __all__ = ["library"]
 
 # kind -> claims and call
-NATIVES = {"clipping": (("global_norm", "optax.clip_by_global_norm(limit)"),)}
+NATIVES = {
+    "clipping": (("global_norm", "optax.clip_by_global_norm(limit)"),),
+    "optimizer": (
+        ("momentum", "optax.sgd(schedule, momentum=0.9)"),
+        (
+            "momentum_decay",
+            "optax.chain(optax.add_decayed_weights(0.1), optax.sgd(schedule, momentum=0.9))",
+        ),
+        ("adam", "optax.adam(schedule)"),
+        ("adamw", "optax.adamw(schedule)"),
+    ),
+}
 
 
 def _do(call: str, **names: Any) -> Any:
@@ -30,11 +44,28 @@ def _clipping(call: str, gradients: Sequence[np.ndarray], limit: float) -> list[
     return [np.array(g) for g in clipped]
 
 
-RUNS: dict[str, Callable[..., Any]] = {"clipping": _clipping}
+def _optimizer(
+    call: str, w: float, gradients: Sequence[float], rates: Sequence[float]
+) -> list[float]:
+    optimizer = _do(call, schedule=lambda step: jnp.asarray(rates)[step])
+    x = jnp.asarray([w])
+    state = optimizer.init(x)
+    path = []
+    for gradient in gradients:
+        updates, state = optimizer.update(jnp.asarray([gradient]), state, x)
+        x = optax.apply_updates(x, updates)
+        path.append(float(x[0]))
+    return path
+
+
+RUNS: dict[str, Callable[..., Any]] = {"clipping": _clipping, "optimizer": _optimizer}
 
 
 def _source(call: str) -> str:
-    return f"https://optax.readthedocs.io/en/latest/api/transformations.html#{called(call)}"
+    name = called(call)
+    of = {"optax.sgd", "optax.adam", "optax.adamw"}
+    page = "optimizers" if name in of else "transformations"
+    return f"https://optax.readthedocs.io/en/latest/api/{page}.html#{name}"
 
 
 def library() -> Library:

@@ -13,7 +13,7 @@ import torch
 
 from isometry.common.natives import BatchNormed, Library
 from isometry.common.natives.calls import called, evaluate, natives
-from isometry.common.weight_loading import Parameter, Place
+from isometry.common.weights.loading import Parameter, Place
 
 __all__ = ["library", "load_weights"]
 
@@ -46,6 +46,16 @@ NATIVES: dict[str, tuple[tuple[Any, ...], ...]] = {
         ("conv2d", SEED + "torch.nn.Conv2d(64, 128, kernel_size=3)"),
         ("embedding", SEED + "torch.nn.Embedding(1000, 512)"),
         ("lstm", SEED + "torch.nn.LSTM(256, 256)"),
+        ("conv2d_grouped", SEED + "torch.nn.Conv2d(64, 128, kernel_size=3, groups=4)"),
+        ("conv2d_depthwise", SEED + "torch.nn.Conv2d(64, 64, kernel_size=3, groups=64)"),
+        ("conv2d_transposed", SEED + "torch.nn.ConvTranspose2d(64, 128, kernel_size=3)"),
+        ("rnn", SEED + "torch.nn.RNN(128, 256)"),
+        ("gru", SEED + "torch.nn.GRU(128, 256)"),
+        ("attention", SEED + "torch.nn.MultiheadAttention(512, 8)"),
+        ("batch_norm_layer", "torch.nn.BatchNorm1d(64)"),
+        ("layer_norm_layer", "torch.nn.LayerNorm(512)"),
+        ("group_norm_layer", "torch.nn.GroupNorm(4, 64)"),
+        ("instance_norm_layer", "torch.nn.InstanceNorm1d(64)"),
     ),
     "gradient": (
         ("sigmoid", "torch.nn.functional.sigmoid(x)"),
@@ -61,15 +71,28 @@ NATIVES: dict[str, tuple[tuple[Any, ...], ...]] = {
         ("layer_norm", "torch.nn.LayerNorm(channels)"),
         ("group_norm", "torch.nn.GroupNorm(4, channels)", {"groups": 4}),
         ("rms_norm", "torch.nn.RMSNorm(channels)"),
+        ("instance_norm", "torch.nn.InstanceNorm1d(1)"),
     ),
     "clipping": (("global_norm", "torch.nn.utils.clip_grad_norm_(parameters, limit)"),),
+    "optimizer": (
+        ("momentum", "torch.optim.SGD(parameters, rate, momentum=0.9)"),
+        ("momentum_decay", "torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=0.1)"),
+        ("adam", "torch.optim.Adam(parameters, rate)"),
+        ("adam_decay", "torch.optim.Adam(parameters, rate, weight_decay=0.1)"),
+        ("adamw", "torch.optim.AdamW(parameters, rate)"),
+    ),
 }
 ROLES = {
     "weight_ih_l0": "input",
     "weight_hh_l0": "recurrent",
     "bias_ih_l0": "bias",
     "bias_hh_l0": "bias",
+    "in_proj_weight": "weight",
+    "in_proj_bias": "bias",
+    "out_proj.weight": "weight",
+    "out_proj.bias": "bias",
 }
+OF_NORMS = {"weight": "scale", "bias": "shift", "running_mean": "mean", "running_var": "variance"}
 
 
 def _do(call: str, **names: Any) -> Any:
@@ -92,7 +115,9 @@ def _initializer(
 def _layer(call: str, seed: int = 0) -> dict[str, np.ndarray]:
     with torch.random.fork_rng(devices=[]):
         layer = _do(call, seed=seed)
-    return {f"{ROLES.get(name, name)}/{name}": _numpy(w) for name, w in layer.named_parameters()}
+    roles = OF_NORMS if "Norm" in type(layer).__name__ else ROLES
+    stored = {name: w for name, w in layer.state_dict().items() if w.is_floating_point()}
+    return {f"{roles.get(name, name)}/{name}": _numpy(w) for name, w in stored.items()}
 
 
 def _gradient(call: str, x: np.ndarray) -> np.ndarray:
@@ -121,7 +146,8 @@ def _batch_norm(call: str, x: np.ndarray, steps: int = 1) -> BatchNormed:
 
 
 def _norm(call: str, x: np.ndarray) -> np.ndarray:
-    return _numpy(_do(call, channels=x.shape[1])(torch.tensor(x)))
+    at = x[:, None] if "InstanceNorm" in call else x  # its one channel, over the positions
+    return _numpy(_do(call, channels=x.shape[1])(torch.tensor(at))).reshape(x.shape)
 
 
 def _clipping(call: str, gradients: Sequence[np.ndarray], limit: float) -> list[np.ndarray]:
@@ -132,6 +158,21 @@ def _clipping(call: str, gradients: Sequence[np.ndarray], limit: float) -> list[
     return [_numpy(parameter.grad) for parameter in parameters]
 
 
+def _optimizer(
+    call: str, w: float, gradients: Sequence[float], rates: Sequence[float]
+) -> list[float]:
+    parameter = torch.nn.Parameter(torch.tensor([w]))
+    optimizer = _do(call, parameters=[parameter], rate=rates[0])
+    path = []
+    for gradient, rate in zip(gradients, rates, strict=True):
+        parameter.grad = torch.tensor([gradient])
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        path.append(float(parameter.detach()))
+    return path
+
+
 RUNS: dict[str, Callable[..., Any]] = {
     "initializer": _initializer,
     "layer": _layer,
@@ -139,6 +180,7 @@ RUNS: dict[str, Callable[..., Any]] = {
     "batch_norm": _batch_norm,
     "norm": _norm,
     "clipping": _clipping,
+    "optimizer": _optimizer,
 }
 
 

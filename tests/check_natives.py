@@ -36,13 +36,32 @@ def initializer(native: Native, library: Library) -> None:
 SIZES = {
     "dense": {"weight": 512 * 256},
     "conv2d": {"weight": 64 * 128 * 3 * 3},
+    "conv2d_grouped": {"weight": 64 * 128 * 3 * 3 // 4},
+    "conv2d_depthwise": {"weight": 64 * 3 * 3},
+    "conv2d_transposed": {"weight": 64 * 128 * 3 * 3},
     "embedding": {"weight": 1000 * 512},
     "lstm": {"input": 4 * 256 * 256, "recurrent": 4 * 256 * 256},
+    "rnn": {"input": 128 * 256, "recurrent": 256 * 256},
+    "gru": {"input": 3 * 128 * 256, "recurrent": 3 * 256 * 256},
+    "attention": {"weight": 4 * 512 * 512},
 }
-UNITS = {"dense": 256, "conv2d": 128, "lstm": 4 * 256}
+UNITS = {
+    "dense": 256,
+    "conv2d": 128,
+    "conv2d_grouped": 128,
+    "conv2d_depthwise": 64,
+    "conv2d_transposed": 128,
+    "lstm": 4 * 256,
+    "rnn": 256,
+    "gru": 256,
+    "attention": 512,
+}
 
 
 def layer(native: Native, library: Library) -> None:
+    if native.claims.endswith("_norm_layer"):
+        norm_layer(native)
+        return
     arrays, again, other = native.run(3), native.run(3), native.run(17)
     sizes: dict[str, int] = {}
     for path, w in arrays.items():
@@ -56,6 +75,24 @@ def layer(native: Native, library: Library) -> None:
     assert sizes == SIZES[native.claims]
     units = UNITS.get(native.claims)
     assert biases % units == 0 < biases if units else biases == 0
+
+
+def norm_layer(native: Native) -> None:
+    roles = {path.partition("/")[0]: w for path, w in native.run(3).items()}
+    averaged = {"mean", "variance"} if native.claims.startswith("batch") else set()
+    learned = {"scale", "shift"} if roles else set()  # an instance norm may learn nothing
+    assert roles.keys() == averaged | learned
+    for role, w in roles.items():
+        assert (w == (role in ("scale", "variance"))).all()
+
+
+def optimizer(native: Native, library: Library) -> None:
+    path = native.run(1.0, (1.0, 1.0), (0.1, 0.0))
+    assert len(path) == 2
+    assert all(isinstance(w, float) for w in path)
+    # the first step of rate 0.1 is 0.1 downhill, and 0.01 more if w decays, coupled or not
+    assert 0.89 - SLACK < path[0] < 0.9 + SLACK
+    assert native.run(1.0, (1.0,), (0.1,)) == path[:1]
 
 
 def gradient(native: Native, library: Library) -> None:
@@ -129,7 +166,8 @@ def clipping(native: Native, library: Library) -> None:
     assert (gradients[1] == [[0], [0], [4]]).all()
 
 
-CHECKS = dict(zip(KINDS, (initializer, layer, gradient, batch_norm, norm, clipping), strict=True))
+WIRED = (initializer, layer, gradient, batch_norm, norm, clipping, optimizer)
+CHECKS = dict(zip(KINDS, WIRED, strict=True))
 
 
 def main(target: str) -> int:

@@ -309,6 +309,55 @@ def lstm(recurrent="per gate", forget=1.0, std=1 / 16):
     return run
 
 
+def depthwise(seed=0):
+    """Return a kernel of 64 channels whose rule counts every channel as an input, as Keras does."""
+    bound = math.sqrt(6 / (64 * 9 + 9))
+    w = uniform(np.random.default_rng(seed), (1, 64, 3, 3)) * bound
+    return {"weight/w": w.astype(np.float32), "bias/b": np.zeros(64, np.float32)}
+
+
+def batch_norm_layer(seed=0):
+    values = {"scale/gamma": 1, "shift/beta": 0, "mean/running_mean": 0, "variance/running_var": 1}
+    return {name: np.full(64, value, np.float32) for name, value in values.items()}
+
+
+# --- optimizers ---------------------------------------------------------------------------------
+
+
+def momentum(inside=False, first=1.0, decay=0.0, decoupled=False):
+    """Return a heavy ball of 0.9; `decoupled` decay is times the rate."""
+
+    def run(w, gradients, rates):
+        path, v = [], 0.0
+        for g, rate in zip(gradients, rates, strict=True):
+            shrunk = rate * decay * w if decoupled else 0.0
+            v = 0.9 * v + first * (g + (0.0 if decoupled else decay * w)) * (rate if inside else 1)
+            w = w - shrunk - v * (1 if inside else rate)
+            path.append(w)
+        return path
+
+    return run
+
+
+def adam(eps=1e-8, hat=False, decay=0.0, decoupled=False, by_rate=True):
+    """Return Adam; `hat` adds eps before the correction of the bias."""
+
+    def run(w, gradients, rates):
+        path, m, v = [], 0.0, 0.0
+        for k, (g, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
+            shrunk = (rate if by_rate else 1) * decay * w if decoupled else 0.0
+            g = g + (0.0 if decoupled else decay * w)
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            c1, c2 = 1 - 0.9**k, 1 - 0.999**k
+            root = math.sqrt(v) + eps if hat else math.sqrt(v / c2) + eps
+            step = m / c1 / (root / math.sqrt(c2) if hat else root)
+            w = w - shrunk - rate * step
+            path.append(w)
+        return path
+
+    return run
+
+
 # --- libraries that a test registers ------------------------------------------------------------
 
 RIGHT = (
@@ -348,6 +397,21 @@ RIGHT = (
 
 def right():
     return library(*RIGHT)
+
+
+def defaults():
+    """Return a library for the atlas, with a layer that nobody asks the scoreboard about."""
+    return library(
+        native("dense", dense(), "layer"),
+        native("embedding", embedding, "layer"),
+        native("lstm", lstm(), "layer"),
+        native("conv2d_depthwise", depthwise, "layer"),
+        native("batch_norm_layer", batch_norm_layer, "layer"),
+        native("batch_norm", batch_norm(eps=1e-3, kept="unbiased", momentum=0.1), "batch_norm"),
+        native("global_norm", clip(1e-6), "clipping"),
+        native("momentum", momentum(), "optimizer"),
+        native("adam", adam(1e-7, hat=True), "optimizer"),
+    )
 
 
 def wrong():

@@ -14,13 +14,19 @@ gradient       ``f(x)``                                        derivative at x, 
 batch_norm     ``f(x, steps=1)``                               `BatchNormed`, of x (batch, channels)
 norm           ``f(x)``                                        x (batch, channels), normalized
 clipping       ``f(gradients, limit)``                         the list of arrays, clipped
+optimizer      ``f(w, gradients, rates)``                      the weight w after each step
 ============== ============================================== =====================================
 
 The paths of a layer are ``role/own name``: the role is ``weight`` or ``bias``, in an LSTM ``input``
 (of x), ``recurrent`` (of the state) or ``bias``; the name is the library's, as in
-``recurrent/weight_hh_l0``. A role may have several arrays, such as one for each gate. Sizes:
-``dense`` 512 -> 256, ``conv2d`` 64 -> 128 channels by 3 x 3, ``embedding`` 1000 x 512 (of that
-shape in every library), ``lstm`` 256 -> 256.
+``recurrent/weight_hh_l0``. A role may have several arrays, such as one for each gate. Of a norm
+(``batch_norm_layer``) the roles are ``scale``, ``shift``, ``mean`` and ``variance``, the last two
+of what is averaged over batches. Sizes: ``dense`` 512 -> 256; ``conv2d``, ``conv2d_transposed`` and
+``conv2d_grouped`` (4 groups) 64 -> 128 channels by 3 x 3, ``conv2d_depthwise`` 64 -> 64;
+``embedding`` 1000 x 512 (of that shape in every library); ``lstm`` 256 -> 256, ``rnn`` and ``gru``
+128 -> 256;
+``attention`` of 8 heads 512 -> 512; norms of 64 channels or 512 features. An instance norm is
+called with x as one channel's positions.
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ import numpy as np
 
 __all__ = ["KINDS", "BatchNormed", "Library", "Native"]
 
-KINDS = ("initializer", "layer", "gradient", "batch_norm", "norm", "clipping")
+KINDS = ("initializer", "layer", "gradient", "batch_norm", "norm", "clipping", "optimizer")
 
 
 class BatchNormed(NamedTuple):

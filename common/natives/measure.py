@@ -2,7 +2,8 @@
 
 What it finds is told as JSON lines on standard error (`isometry.common.isolation.emit`), finding by
 finding. A library that brings the process down loses that answer alone: another process goes on
-after that question, whose number is the second argument.
+after that question, whose number is the second argument. The third says which questions are asked,
+those of the scoreboard or of the atlas.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import EntryPoint, entry_points
 
@@ -20,16 +21,19 @@ from isometry.common.natives import (
     Library,
     Native,
     clipping,
+    conventions,
     gradients,
     initializers,
+    laws,
     layers,
     normalization,
+    optimizers,
     orthogonal,
     samplers,
 )
 from isometry.common.natives.findings import Clause, Finding
 
-__all__ = ["CLAUSES", "GROUP", "findings", "main", "registered"]
+__all__ = ["CLAUSES", "GROUP", "SHEETS", "findings", "main", "registered"]
 
 GROUP = "isometry.natives"
 
@@ -42,6 +46,11 @@ CLAUSES: tuple[Clause, ...] = (
     *normalization.CLAUSES,
     *clipping.CLAUSES,
 )
+SHEETS: Mapping[str, tuple[Clause, ...]] = {
+    "scoreboard": CLAUSES,
+    "atlas": (*laws.CLAUSES, *conventions.CLAUSES, *optimizers.CLAUSES),
+}
+"""Which questions are asked: those with a verdict, or those of what a default is."""
 
 
 def registered() -> dict[str, EntryPoint]:
@@ -56,7 +65,9 @@ def _remembering(native: Native) -> Native:
     return replace(native, run=functools.lru_cache(maxsize=8)(native.run))
 
 
-def findings(library: Library, skip: int = 0) -> Iterator[tuple[Native, Clause, Finding | None]]:
+def findings(
+    library: Library, skip: int = 0, clauses: Sequence[Clause] = CLAUSES
+) -> Iterator[tuple[Native, Clause, Finding | None]]:
     """Ask every clause of every native but the first `skip` questions.
 
     Yields None before each question, and then the answer, if the question has a meaning.
@@ -64,7 +75,7 @@ def findings(library: Library, skip: int = 0) -> Iterator[tuple[Native, Clause, 
     asked = 0
     for given in library.natives:
         native = _remembering(given)  # here, so that its draws are forgotten with it
-        for clause in CLAUSES:
+        for clause in clauses:
             asked += native.claims in clause.claims
             if native.claims not in clause.claims or asked <= skip:
                 continue
@@ -75,17 +86,18 @@ def findings(library: Library, skip: int = 0) -> Iterator[tuple[Native, Clause, 
                 yield native, clause, replace(found, seconds=time.perf_counter() - started)
 
 
-def main(name: str, skip: int = 0) -> int:
+def main(name: str, skip: str = "0", sheet: str = "scoreboard") -> int:
     """Measure a registered library and tell what is found."""
+    clauses = SHEETS[sheet]
     started = time.perf_counter()
     try:
         library = registered()[name].load()()
     except ImportError as error:
         emit("failed", status="not run", message=f"{error}")
         return 1
-    total = sum(n.claims in c.claims for n in library.natives for c in CLAUSES)
+    total = sum(n.claims in c.claims for n in library.natives for c in clauses)
     emit("library", name=library.name, versions=dict(library.versions), total=total)
-    for native, clause, found in findings(library, skip):
+    for native, clause, found in findings(library, int(skip), clauses):
         if found is None:
             emit(
                 "asked",
@@ -102,4 +114,4 @@ def main(name: str, skip: int = 0) -> int:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # a library's own; what is measured says it in words
-    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:])))
+    sys.exit(main(*sys.argv[1:]))

@@ -13,7 +13,7 @@ from isometry.common.natives import BatchNormed, Library, Native
 from isometry.common.natives.findings import Clause, Found, agrees, differs, diverges, measured
 from isometry.common.statistics.rounding import gamma
 
-__all__ = ["CLAUSES", "fit_eps"]
+__all__ = ["CLAUSES", "fit_eps", "running"]
 
 BATCH = ("batch_norm",)
 CENTRED = ("batch_norm", "layer_norm", "group_norm")
@@ -87,7 +87,7 @@ def _batch(rows: int = 8) -> np.ndarray:
     return (3 + 2 * z).astype(np.float32)
 
 
-def _running(native: Native) -> tuple[float, float, BatchNormed]:
+def running(native: Native) -> tuple[float, float, BatchNormed]:
     """Return the weight of the old value, the kept variance over the biased one, and one step.
 
     After one and two steps on the same batch of mean m: ``m - r2 = w (m - r1)``.
@@ -104,7 +104,7 @@ def _running(native: Native) -> tuple[float, float, BatchNormed]:
 
 
 def _momentum(native: Native, library: Library) -> Found:
-    w, _, step = _running(native)
+    w, _, step = running(native)
     wanted, stated = default("batch_norm", "momentum"), step.momentum
     text = f"the old running value keeps the weight {w:.4g} by default"
     if stated is not None:
@@ -126,7 +126,7 @@ def _momentum(native: Native, library: Library) -> Found:
 
 
 def _kept_variance(native: Native, library: Library) -> Found:
-    _, kept, _ = _running(native)
+    _, kept, _ = running(native)
     rows = len(_batch())
     text = f"of a batch of {rows} the running variance gets {kept:.5g} times the biased one"
     if abs(kept - 1) <= 1e-3:
@@ -141,7 +141,7 @@ def _kept_variance(native: Native, library: Library) -> Found:
 
 
 def _pass(native: Native, library: Library) -> Found:
-    where = _running(native)[2].updated_in
+    where = running(native)[2].updated_in
     text = f"the running statistics move in the {where} pass"
     if where == "forward":
         return agrees(text)
@@ -152,7 +152,7 @@ def _pass(native: Native, library: Library) -> Found:
 
 
 def _inference(native: Native, library: Library) -> Found:
-    step = _running(native)[2]
+    step = running(native)[2]
     eps, place = fit_eps(native)
     x = _batch(16)
     mean, variance = (np.asarray(a, np.float64) for a in (step.running_mean, step.running_variance))

@@ -26,6 +26,7 @@ __all__ = [
     "Scoreboard",
     "complaints",
     "declarations",
+    "measure",
     "names",
     "run",
     "save",
@@ -186,17 +187,17 @@ def _rows(entries: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     return rows
 
 
-def run(
-    libraries: Sequence[str], folder: Path, tell: Callable[[int, int, str], None]
-) -> Scoreboard:
+def measure(
+    libraries: Sequence[str], sheet: str, tell: Callable[[int, int, str], None]
+) -> list[Measured]:
     """Measure libraries, each in a process of its own, as many at once as there are cores.
 
     Parameters
     ----------
     libraries : sequence of str
         Of `names`, or ``"keras"`` for all its engines; all if empty.
-    folder : Path
-        Where ``scoreboard.json`` is written.
+    sheet : str
+        Which questions are asked, of `isometry.common.natives.measure.SHEETS`.
     tell : function
         Is told how many questions of how many are answered, and which was asked last.
 
@@ -229,7 +230,7 @@ def run(
         programs = {
             name: isolation.Program(
                 "isometry.common.natives.measure",
-                (entry, str(children[name].questions)),
+                (entry, str(children[name].questions), sheet),
                 {"KERAS_BACKEND": engine} if engine else {},
             )
             for name, (entry, engine) in pending.items()
@@ -239,8 +240,18 @@ def run(
         pending = {name: pending[name] for name in programs if children[name].died(*ended[name])}
         if not pending:
             break
+    return [child.measured() for child in children.values()]
+
+
+def run(
+    libraries: Sequence[str], folder: Path, tell: Callable[[int, int, str], None]
+) -> Scoreboard:
+    """Measure libraries by the scoreboard's clauses and write ``scoreboard.json`` into a folder.
+
+    Libraries, `tell` and errors are those of `measure`.
+    """
     board = Scoreboard(
-        [child.measured() for child in children.values()],
+        measure(libraries, "scoreboard", tell),
         declarations(),
         datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

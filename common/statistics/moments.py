@@ -12,7 +12,7 @@ from isometry.common.laws.formats import FORMATS
 from isometry.common.statistics import bounds
 from isometry.common.statistics.rates import FALSE_ALARM, MISS, Verdict, enough, grid
 
-__all__ = ["mean", "moment_resolution", "moment_size", "spread"]
+__all__ = ["mean", "moment_resolution", "moment_size", "moment_slack", "spread"]
 
 EFFECTS = {
     1: "a shift of {:g} standard deviations",
@@ -62,7 +62,7 @@ def _moment(
     z = (sample.astype(np.float64) - center) / math.sqrt(variance)
     observed = float(np.mean(z**power))
     low, high = bounds.moment(law, power, count, false_alarm)
-    slack = _slack(law, power, dtype, high)
+    slack = moment_slack(law, power, dtype, high)
     smallest = moment_resolution(law, power, count, dtype=dtype, false_alarm=false_alarm, miss=miss)
     return Verdict(
         f"standardized {'mean' if power == 1 else 'second moment'} of {law}",
@@ -78,7 +78,7 @@ def _moment(
     )
 
 
-def _slack(law: Distribution, power: int, dtype: str, high: float) -> float:
+def moment_slack(law: Distribution, power: int, dtype: str, high: float) -> float:
     """Return how far rounding and the grid can move an average of z**power that is at most `high`.
 
     Rounding moves z by ``eps (|z| + |mean| / std)``, or the smallest subnormal over std, and so
@@ -98,7 +98,7 @@ def moment_resolution(
 ) -> float:
     """Return the shift in standard deviations (power 1) or relative change of std (power 2)."""
     low, high = bounds.moment(law, power, count, false_alarm)
-    slack = _slack(law, power, dtype, high)
+    slack = moment_slack(law, power, dtype, high)
     least, most = bounds.moment(law, power, count, 2 * miss)
     if power == 1:
         return high + slack - least
