@@ -30,13 +30,27 @@ if TYPE_CHECKING:
         TruncatedNormal,
         Uniform,
     )
+    from isometry.common.laws.embeddings import Embedding, Tied
     from isometry.common.laws.fans import Fans, fans
+    from isometry.common.laws.gains import exact_gain, pytorch_gain
+    from isometry.common.laws.identities import Bilinear, Dirac, Identity
     from isometry.common.laws.initializers import INITIALIZERS, Orthogonal, VarianceScaling
+    from isometry.common.laws.lsuv import lsuv
+    from isometry.common.laws.mup import MuP
+    from isometry.common.laws.normalization import conventions
     from isometry.common.laws.orthogonal import DeltaOrthogonal
+    from isometry.common.laws.recurrent import Chrono, ForgetGateBias, PerGate
+    from isometry.common.laws.residual import fixup
+    from isometry.common.laws.rules import Initializer
+    from isometry.common.laws.upsampling import ICNR
     from isometry.common.registry import load, names
     from isometry.common.results import Check, Quantity, Result
     from isometry.common.statistics.assertions import assert_law, required_samples
+    from isometry.common.statistics.identify import identify
     from isometry.common.streams import Stream
+    from isometry.common.weights.files import read_weights, save_weights
+    from isometry.common.weights.loading import load_weights
+    from isometry.common.weights.named import Weight, Weights, weights
 
 _HOME = {
     "contract": ("ACTIVATIONS", "CAPABILITIES", "Backend"),
@@ -57,43 +71,80 @@ _HOME = {
     ),
     "laws.fans": ("Fans", "fans"),
     "laws.initializers": ("INITIALIZERS", "Orthogonal", "VarianceScaling"),
+    "laws.normalization": ("conventions",),
     "laws.orthogonal": ("DeltaOrthogonal",),
+    "laws.embeddings": ("Embedding", "Tied"),
+    "laws.gains": ("exact_gain", "pytorch_gain"),
+    "laws.identities": ("Bilinear", "Dirac", "Identity"),
+    "laws.lsuv": ("lsuv",),
+    "laws.mup": ("MuP",),
+    "laws.recurrent": ("Chrono", "ForgetGateBias", "PerGate"),
+    "laws.residual": ("fixup",),
+    "laws.rules": ("Initializer",),
+    "laws.upsampling": ("ICNR",),
     "registry": ("load", "names"),
     "results": ("Check", "Quantity", "Result"),
     "statistics.assertions": ("assert_law", "required_samples"),
+    "statistics.identify": ("identify",),
     "streams": ("Stream",),
+    "weights.files": ("read_weights", "save_weights"),
+    "weights.loading": ("load_weights",),
+    "weights.named": ("Weight", "Weights", "weights"),
 }
 
 __all__ = [
     "ACTIVATIONS",
     "CAPABILITIES",
+    "ICNR",
     "INITIALIZERS",
     "Backend",
     "BackendNotInstalled",
     "Bernoulli",
+    "Bilinear",
     "Check",
+    "Chrono",
     "Constant",
     "DeltaOrthogonal",
+    "Dirac",
+    "Embedding",
     "Fans",
+    "ForgetGateBias",
+    "Identity",
+    "Initializer",
     "InvalidArgument",
     "IsometryError",
+    "MuP",
     "Normal",
     "Orthogonal",
+    "PerGate",
     "Quantity",
     "Result",
     "ResultFileError",
     "Sparse",
     "Stream",
+    "Tied",
     "TruncatedNormal",
     "Uniform",
     "Unsupported",
     "VarianceScaling",
+    "Weight",
+    "Weights",
     "__version__",
     "assert_law",
+    "conventions",
+    "exact_gain",
     "fans",
+    "fixup",
+    "identify",
     "load",
+    "load_weights",
+    "lsuv",
     "names",
+    "pytorch_gain",
+    "read_weights",
     "required_samples",
+    "save_weights",
+    "weights",
 ]
 
 

@@ -86,6 +86,7 @@ def main(debug: bool) -> None:
       isometry compare xavier --backends numpy,torch
       isometry run matrix-chain --backend jax -o jax.json
       isometry source sigmoid_gradient --backend torch
+      isometry identify weights.npy --fan-in 512 --fan-out 256
     """  # noqa: D301
 
 
@@ -418,6 +419,12 @@ def _listed(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
     show_default=True,
     help="Where the page and figures of this run go, and results, beside those of earlier runs.",
 )
+@click.option(
+    "--natives",
+    is_flag=True,
+    help="Lay side by side what the libraries' own layers and optimizers do by default: of those "
+    "named, or of all.",
+)
 def compare(
     targets: tuple[str, ...],
     chosen: tuple[str, ...],
@@ -427,6 +434,7 @@ def compare(
     interpreters: dict[str, str],
     jobs: int | None,
     output: Path,
+    natives: bool,
 ) -> None:
     """Lay backends side by side: run studies on each, or take results recorded before.
 
@@ -441,9 +449,17 @@ def compare(
       isometry compare matrix-chain --set length=200 --timeout 60
       isometry compare sigmoid-gradient --python mxnet=/opt/mxnet/bin/python
       isometry compare laptop.json cluster.json -o both
+      isometry compare --natives                the defaults of every library installed
+      isometry compare --natives torch.nn keras
     """  # noqa: D301
     from isometry.common import checks, processes, results
 
+    if natives:
+        if chosen or settings or interpreters:
+            raise click.UsageError(
+                "--backends, --set and --python say how to run studies; --natives runs none"
+            )
+        _atlas(targets, output)
     checks.finite("--timeout", timeout, low=0, open_low=True)
     names, files = _targets(targets)
     work = _work(names, chosen, settings, interpreters)
@@ -457,6 +473,24 @@ def compare(
     outcomes = _named(outcomes, found)
     agreed = _report(_by_study(found), outcomes, output)
     sys.exit(_code(outcomes, agreed, required=bool(chosen)))
+
+
+def _atlas(libraries: Sequence[str], output: Path) -> NoReturn:
+    """Measure the defaults of these libraries, or of all, and exit."""
+    from isometry.common import results
+    from isometry.common.natives import atlas
+    from isometry.common.reports import atlas as reports
+    from isometry.common.reports import terminal
+
+    results.check_writable(output)
+    with terminal.Bar() as bar:
+        found = atlas.run(libraries, output, bar.tell)
+    reports.write(found, output / "atlas.html")
+    results.write_atomically(output / "atlas.md", reports.markdown(found).encode())
+    screen = terminal.console()
+    screen.print(reports.terminal(found))
+    screen.print(f"page     {output / 'atlas.html'}", soft_wrap=True)
+    sys.exit(FAILED if found.failed else AS_PROMISED if found.complete else NOT_RUN)
 
 
 def _targets(targets: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
@@ -568,6 +602,106 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
     absent_is_fine = not required and "ran" in statuses
     lost = statuses - ({"ran", "not installed"} if absent_is_fine else {"ran"})
     return NOT_RUN if lost else AS_PROMISED
+
+
+# --- identify -----------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument(
+    "file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option("--key", metavar="NAME", help="Which array of an .npz; needed if it has several.")
+@click.option("--fan-in", metavar="N", type=click.IntRange(1), help="Inputs of a unit.")
+@click.option("--fan-out", metavar="N", type=click.IntRange(1), help="Outputs of an input unit.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def identify(
+    file: Path, key: str | None, fan_in: int | None, fan_out: int | None, as_json: bool
+) -> None:
+    """Name the law of weights: every known law that they cannot be told from.
+
+    FILE is an array as numpy.save writes it, or an .npz of several. Laws that are the same at these
+    fans are one, with all their names. Exits with 1 if no known law is left.
+
+    \b
+    Examples:
+      isometry identify dense.npy --fan-in 512 --fan-out 256
+      isometry identify checkpoint.npz --key encoder/kernel --fan-in 512 --fan-out 256 --json
+      isometry identify embedding.npy            only laws without a fan
+    """  # noqa: D301
+    import json
+
+    from isometry.common.reports import identification, terminal
+    from isometry.common.statistics.identify import identify as find
+
+    found = find(_weights(file, key), fan_in=fan_in, fan_out=fan_out)
+    if as_json:
+        click.echo(json.dumps(identification.document(found), indent=1))
+    else:
+        terminal.console().print(identification.terminal(found))
+    sys.exit(AS_PROMISED if found.known else FAILED)
+
+
+def _weights(file: Path, key: str | None) -> Any:
+    """Load an array; never a pickle. NumPy writes bfloat16 as two bytes without a type."""
+    import numpy as np
+
+    from isometry.common import checks
+    from isometry.common.errors import InvalidArgument
+
+    try:
+        loaded = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InvalidArgument(
+            f"{file} must be an .npy or .npz file of numbers, as numpy.save writes it: {error}"
+        ) from error
+    if isinstance(loaded, np.ndarray):
+        if key is not None:
+            raise InvalidArgument(f"--key is for an .npz; {file} holds one array: leave it out")
+    else:
+        names = loaded.files
+        if key is None and len(names) != 1:
+            raise InvalidArgument(f"{file} holds {', '.join(names) or 'no array'}: choose by --key")
+        loaded = loaded[checks.choice(f"array in {file}", key or names[0], names)]
+    if loaded.dtype.kind == "V" and loaded.dtype.itemsize == 2:
+        return (loaded.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return loaded
+
+
+# --- recipe -------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("subject", metavar="SUBJECT", required=False)
+@click.option("--from", "source", metavar="LIBRARY", help="Whose defaults are wanted.")
+@click.option("--to", "target", metavar="LIBRARY", help="Whose code is printed.")
+@click.option("--list", "listed", is_flag=True, help="List the libraries and the subjects.")
+def recipe(subject: str | None, source: str | None, target: str | None, listed: bool) -> None:
+    """Print the code that makes a layer of one library start and act as another library's does.
+
+    The program is complete and runs as it stands: change its sizes. What is the source's default
+    stands in its first lines; what the target can do only otherwise, beside the line that does it.
+
+    \b
+    Examples:
+      isometry recipe --from torch --to flax dense
+      isometry recipe --from keras --to torch batch_norm > norm.py
+      isometry recipe --list
+    """  # noqa: D301
+    from isometry.common import recipes
+
+    if listed:
+        if subject or source or target:
+            raise click.UsageError("--list lists everything; leave the other arguments out")
+        click.echo(recipes.listing(), nl=False)
+        return
+    if not (subject and source and target):
+        raise click.UsageError(
+            "name a SUBJECT, the library it comes --from and the one it goes --to; "
+            "isometry recipe --list shows the names"
+        )
+    subject = subject.lower().replace("-", "_")
+    click.echo(recipes.recipe(source.lower(), target.lower(), subject), nl=False)
 
 
 # --- conform ------------------------------------------------------------------------------------

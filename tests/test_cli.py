@@ -18,7 +18,17 @@ from isometry.common import registry, results, studies
 from isometry.common.ops import VOCABULARY
 
 STUDY = "sigmoid-gradient"
-COMMANDS = ("backends", "studies", "run", "compare", "source", "conform", "spec")
+COMMANDS = (
+    "backends",
+    "studies",
+    "run",
+    "compare",
+    "source",
+    "identify",
+    "recipe",
+    "conform",
+    "spec",
+)
 
 
 def call(*args):

@@ -105,18 +105,20 @@ class MlxBackend(Backend):
 
     def compile(self, f, /):
         @mx.compile
-        def traced(at, *args):  # a stream goes in and comes out as its key
-            stream = MlxStream(0)
-            stream.seed, stream.key = None, None if at is None else args[at]
-            return f(*(stream if k == at else a for k, a in enumerate(args))), stream.key
+        def traced(at, *args):  # streams go in and come out as their keys
+            streams = {k: MlxStream(0) for k in at}
+            for k, stream in streams.items():
+                stream.seed, stream.key = None, args[k]
+            y = f(*(streams.get(k, a) for k, a in enumerate(args)))
+            return y, [stream.key for stream in streams.values()]
 
         @self.scope()
         def compiled(*args):
             checks.compilable(args)
-            at = next((k for k, a in enumerate(args) if isinstance(a, MlxStream)), None)
-            y, key = traced(at, *(a.key if k == at else a for k, a in enumerate(args)))
-            if at is not None:
-                args[at].key = key
+            at = tuple(k for k, a in enumerate(args) if isinstance(a, MlxStream))
+            y, keys = traced(at, *(a.key if k in at else a for k, a in enumerate(args)))
+            for k, key in zip(at, keys, strict=True):
+                args[k].key = key
             return y
 
         return compiled
