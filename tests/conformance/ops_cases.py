@@ -69,6 +69,10 @@ def _add(carry: Any, x: Any) -> tuple[Any, Any]:
     return carry + x, carry * 2.0
 
 
+def _count(carry: Any, x: Any) -> tuple[Any, Any]:
+    return carry + 1.0, carry * 2.0  # x is not used
+
+
 def _fibonacci(carry: Any, x: Any) -> tuple[Any, Any]:
     older, newer = carry
     return (newer, older + newer), older * x
@@ -156,6 +160,8 @@ CASES: dict[str, list[Case]] = {
     "stop_gradient": [Case(np.copy, (A,))],
     "scan": [
         Case(scan, (_add, A[0], A)),
+        Case(scan, (_add, np.array(2.0), A[0])),
+        Case(scan, (_count, A[0], A)),
         Case(scan, (_fibonacci, (A, B), C[0, :, :1])),
     ],
 }  # fmt: skip

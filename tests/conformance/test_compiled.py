@@ -173,6 +173,8 @@ def test_draws_from_a_stream_passed_in(nx, mode, prepare):
         asserts.same_bits(a, c)
         assert not np.any(a == b), "the second call repeated values of the first"
     assert np.unique(np.concatenate(first)).size == 192
+    alone = prepare(lambda stream: stream.uniform((64,)))  # no array goes in
+    asserts.same_bits(*(nx.to_numpy(alone(nx.stream(6))) for _ in range(2)))
 
 
 @pytest.mark.clause("compiled.differentiated")

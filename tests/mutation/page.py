@@ -55,6 +55,9 @@ def _open(runs: dict[str, dict[str, object]]) -> str:
 def main() -> None:
     runs = {path.stem: json.loads(path.read_text()) for path in (HERE / "recorded").glob("*.json")}
     reasons = tomllib.loads((HERE / "explained.toml").read_text(encoding="utf-8"))
+    for module, run in runs.items():  # by the reasons of today
+        explained = {name for entry in reasons.get(module, ()) for name in entry["mutants"]}
+        run["unexplained"] = [name for name in run["survivors"] if name not in explained]
     page = (HERE / "page.md").read_text(encoding="utf-8")
     PAGE.write_text(
         page.format(
