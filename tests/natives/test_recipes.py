@@ -1,8 +1,5 @@
 """Every recipe is executed, and what it makes is judged; a wrong one is refused."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,20 +8,6 @@ from isometry.common.recipes import SUBJECTS
 from isometry.common.recipes.behaviours import LIBRARIES
 
 PROGRAM = Path(__file__).parents[1] / "check_recipes.py"
-
-
-def run(arguments, engine, folder):
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "KERAS_BACKEND": engine, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -37,8 +20,8 @@ def run(arguments, engine, folder):
         ("gluon", "jax"),
     ],
 )
-def test_every_recipe_to(target, engine, tmp_path):
-    lines = run([PROGRAM, target], engine, tmp_path).splitlines()
+def test_every_recipe_to(target, engine, run):
+    lines = run([PROGRAM, target], engine).splitlines()
     assert [line for line in lines if line.startswith("FAILED")] == []
     judged = {tuple(line.split()[1:3]) for line in lines if line.startswith("ok ")}
     others = set(LIBRARIES) - {target}
@@ -48,8 +31,8 @@ def test_every_recipe_to(target, engine, tmp_path):
 
 
 @pytest.mark.parametrize("target", LIBRARIES)
-def test_a_printed_recipe_runs_as_it_stands(target, tmp_path):
+def test_a_printed_recipe_runs_as_it_stands(target, run, tmp_path):
     source = "torch" if target == "flax" else "flax"
     asked = ["-m", "isometry", "recipe", "--from", source, "--to", target, "convolution"]
-    (tmp_path / "recipe.py").write_text(run(asked, "jax", tmp_path))
-    assert run(["recipe.py"], "jax", tmp_path) == ""
+    (tmp_path / "recipe.py").write_text(run(asked, "jax"))
+    assert run(["recipe.py"], "jax") == ""

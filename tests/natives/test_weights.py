@@ -1,8 +1,5 @@
 """The same weights in every framework, and in every library's own models."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,20 +28,6 @@ def test_bits_are_the_same_in_every_framework(name):
         assert nx.to_numpy(array).tobytes() == values.tobytes()
 
 
-def run(arguments, engine, folder):
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "KERAS_BACKEND": engine, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize(
     ("library", "engine"),
     [
@@ -57,12 +40,12 @@ def run(arguments, engine, folder):
         ("gluon", "jax"),
     ],
 )
-def test_models_of_every_library(library, engine, tmp_path):
-    assert "of its bound" in run([HERE / "check_weights.py", library], engine, tmp_path)
+def test_models_of_every_library(library, engine, run):
+    assert "of its bound" in run([HERE / "check_weights.py", library], engine)
 
 
-def test_page(tmp_path):
+def test_page(run, tmp_path):
     blocks = PAGE.read_text(encoding="utf-8").split("```python\n")[1:]
     program = "\n".join(block.partition("```")[0] for block in blocks)
     (tmp_path / "page.py").write_text(program)
-    run(["page.py"], "jax", tmp_path)
+    run(["page.py"], "jax")
