@@ -193,7 +193,7 @@ def batch_norm(
         z = (x - wide(mean)) / jnp.sqrt(wide(variance) + eps)
         return z * wide(scale) + wide(shift), mean, variance
     c, m, v = _centred(x, axes)
-    y = c / jnp.sqrt(v + eps) * wide(scale) + wide(shift)
+    y = c * (wide(scale) / jnp.sqrt(v + eps)) + wide(shift)
     if running_variance == "unbiased":
         count = x.size // m.size
         v = v * (count / (count - 1))
@@ -356,6 +356,11 @@ class JaxBackend(Backend):
         with np.errstate(over="ignore"):  # NumPy warns of what rounds to infinity
             x = np.array(value).astype(_DTYPES[dtype]) if dtype else np.array(value)
         return jax.device_put(x, self._device)
+
+    def adopt(self, value: np.ndarray, /, *, dtype: str) -> Array:
+        if value.dtype != dtype:
+            return self.asarray(value, dtype=dtype)
+        return jax.device_put(value, self._device, may_alias=True)
 
     def to_numpy(self, x: Array, /) -> np.ndarray:
         values = np.array(x)

@@ -337,6 +337,12 @@ class MxnetBackend(Backend):
             value = np.array(value, dtype=dtype)
         return constant(mx.np.array(value, dtype=value.dtype, ctx=self._context))
 
+    def adopt(self, value: np.ndarray, /, *, dtype: str) -> Array:
+        if value.dtype != dtype:
+            return self.asarray(value, dtype=dtype)
+        x = mx.nd.from_numpy(value, zero_copy=True).as_np_ndarray()
+        return constant(x.as_in_ctx(self._context))
+
     def to_numpy(self, x: Array, /) -> np.ndarray:
         with self.scope():
             return x.asnumpy()
@@ -434,7 +440,7 @@ class MxnetBackend(Backend):
             z = (x - wide(mean)) / F.sqrt(wide(variance) + eps)
             return z * wide(scale) + wide(shift), mean, variance
         c, m, v = _centred(x, axes)
-        y = c / F.sqrt(v + eps) * wide(scale) + wide(shift)
+        y = c * (wide(scale) / F.sqrt(v + eps)) + wide(shift)
         if running_variance == "unbiased":
             count = math.prod(shape) // shape[axis]
             v = v * (count / (count - 1))

@@ -125,13 +125,17 @@ _LONG = 4096
 this many rows on the channels go first, which takes about five times as long."""
 
 
-def _normalized(x: Array, scale: Array, shift: Array, eps: float) -> Array:
-    """Return x (batch, channels, ...) normalized by the statistics of each channel."""
+def _normalized(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array, Array, Array]:
+    """Return x (batch, channels, ...) normalized, each channel's mean, and its unbiased variance.
+
+    With momentum 1 what the layer calls running statistics are those of the batch.
+    """
     rows = x.transpose(0, 1)  # (channels, batch, ...)
     long = x.stride(1) == 1 and x.numel() >= _LONG * len(rows)
     flat = rows.reshape(1, len(rows), -1) if long else x
-    y = F.batch_norm(flat, None, None, scale, shift, training=True, eps=eps)
-    return y.reshape(rows.shape).transpose(0, 1) if long else y
+    m, v = x.new_zeros(len(rows)), x.new_zeros(len(rows))
+    y = F.batch_norm(flat, m, v, scale, shift, training=True, momentum=1.0, eps=eps)
+    return (y.reshape(rows.shape).transpose(0, 1) if long else y), m, v
 
 
 # --- streams ------------------------------------------------------------------------------------
@@ -235,6 +239,9 @@ class TorchBackend(Backend):
             x = torch.tensor(value, dtype=_DTYPES[dtype or "float32"])
         return x.to(device=self._device, dtype=_DTYPES[dtype] if dtype else x.dtype)
 
+    def adopt(self, value: np.ndarray, /, *, dtype: str) -> Array:
+        return torch.from_numpy(value).to(device=self._device, dtype=_DTYPES[dtype])
+
     def to_numpy(self, x: Array, /) -> np.ndarray:
         x = x.detach().cpu()
         return np.array((x.float() if x.dtype == torch.bfloat16 else x).numpy())
@@ -321,26 +328,19 @@ class TorchBackend(Backend):
             return v.reshape(1, -1, *[1] * (x.ndim - 2))
 
         if training:
-            with torch.no_grad():
-                pivot = x.mean(axes, keepdim=True)  # normalization is shift-invariant
-                m, v = self._statistics(x, pivot, axes, running_variance)
-            y = _normalized(x - pivot, scale, shift, eps)
+            pivot = x.detach().mean(axes, keepdim=True)  # normalization is shift-invariant
+            y, m, v = _normalized(x - pivot, scale, shift, eps)
+            if running_variance == "biased":
+                count = x.numel() // v.numel()
+                v = v * ((count - 1) / count)
             keep = momentum if momentum_weights == "running" else 1 - momentum
-            mean = keep * mean.detach() + (1 - keep) * m
+            mean = keep * mean.detach() + (1 - keep) * (pivot.reshape(-1) + m)
             variance = keep * variance.detach() + (1 - keep) * v
         else:
             z = (x - wide(mean)) / torch.sqrt(wide(variance) + eps)
             y = z * wide(scale) + wide(shift)
         y = torch.movedim(y, 1, axis) if len(shape) > 1 else y[0]
         return y, mean, variance
-
-    @staticmethod
-    def _statistics(
-        x: Array, pivot: Array, axes: list[int], running_variance: str
-    ) -> tuple[Array, Array]:
-        correction = 1 if running_variance == "unbiased" else 0
-        v, m = torch.var_mean(x - pivot, axes, correction=correction)
-        return pivot.reshape(-1) + m, v
 
     def layer_norm(
         self, x: Array, scale: Array, shift: Array, /, *, axis: int = -1, eps: float = 1e-5

@@ -198,7 +198,7 @@ def batch_norm(
     if not training:
         return (x - m) / ops.sqrt(v + eps) * a + b, mean, variance
     c, m, v = _centred(nx, x, tuple(k for k in range(len(shape)) if k != axis))
-    y = c / ops.sqrt(v + eps) * a + b
+    y = c * (a / ops.sqrt(v + eps)) + b
     if running_variance == "unbiased":
         count = math.prod(shape) // channels
         v = v * (count / (count - 1))

@@ -137,6 +137,21 @@ class Backend(checks.Checked, abc.ABC):
             or of integers (conditions and indices), and numbers and lists become float32.
         """
 
+    def adopt(self, value: np.ndarray, /, *, dtype: str) -> Array:
+        """Return `asarray` of an array that nobody else holds: in its own memory if it can be.
+
+        Portable streams hand their draws over by it, so that these exist once. By default a copy.
+
+        Parameters
+        ----------
+        value : numpy.ndarray
+            float32 or float64, contiguous, its memory aligned to 64 bytes as JAX and TensorFlow
+            ask; the caller forgets it.
+        dtype : str
+            One of `dtypes`. Where it is not the dtype of `value`, it is rounded as by `asarray`.
+        """
+        return self.asarray(value, dtype=dtype)
+
     @abc.abstractmethod
     def to_numpy(self, x: Array, /) -> np.ndarray:
         """Return a NumPy copy of the same dtype; bfloat16, which NumPy lacks, as exact float32."""
@@ -167,7 +182,7 @@ class Backend(checks.Checked, abc.ABC):
         """Return a portable stream: the same bits in every framework and on every machine."""
         from isometry.common.portable import PortableStream
 
-        stream: Stream = PortableStream(seed, convert=self.asarray, dtypes=self.dtypes)
+        stream: Stream = PortableStream(seed, convert=self.adopt, dtypes=self.dtypes)
         return stream
 
     # --- sigmoid gradients --------------------------------------------------------------------

@@ -207,6 +207,7 @@ def _function(nx: Backend, arguments: dict[str, Any]) -> None:
 
 CHECKS: dict[str, checks.Check] = {
     "asarray": _asarray,
+    "adopt": _asarray,
     "sigmoid": _x,
     "sigmoid_gradient": _x,
     "tanh": _x,

@@ -3,8 +3,9 @@
 Philox4x64-10 (Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3), keyed by the
 128-bit hash of seed and path, gives 64-bit words, one per value. Words become float64 values by
 operations that IEEE 754 rounds exactly (:mod:`isometry.common.quantile`), in one fixed order; a
-float32 array is the float64 one rounded to nearest even, and the framework receives a copy of
-either. So shapes and dtypes of earlier draws change what follows only by how many values they took.
+float32 array is the float64 one rounded to nearest even, and the framework takes over the memory
+of either, or a copy. So shapes and dtypes of earlier draws change what follows only by how many
+values they took.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class PortableStream(Stream):
         As of `Stream`.
     convert : callable
         ``convert(values, dtype=name)`` returns the framework's array of a float64 (for float64) or
-        float32 NumPy array (for every other dtype), rounded to nearest even in half precisions.
+        float32 NumPy array (for every other dtype) that it may keep, rounded to nearest even in
+        half precisions.
     dtypes : tuple of str
         The framework's.
 
@@ -134,7 +136,7 @@ class PortableStream(Stream):
     def _draw(
         self, shape: tuple[int, ...], dtype: str, transform: Callable[[Words], np.ndarray]
     ) -> Array:
-        values = np.empty(math.prod(shape), "float64" if dtype == "float64" else "float32")
+        values = _aligned(math.prod(shape), "float64" if dtype == "float64" else "float32")
         for start in range(0, values.size, BLOCK):
             block = values[start : start + BLOCK]
             block[...] = transform(self._raw(block.size))
@@ -143,6 +145,14 @@ class PortableStream(Stream):
     def _raw(self, count: int) -> Words:
         words: Words = self._philox.random_raw(count)
         return words
+
+
+def _aligned(count: int, dtype: str) -> np.ndarray:
+    """Return an empty array at a multiple of 64 bytes, as frameworks ask that take it over."""
+    size = count * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype)
 
 
 def uniform_between(words: Words, low: float, high: float, bits: int) -> np.ndarray:

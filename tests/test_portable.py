@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import ml_dtypes
 import mpmath
@@ -20,9 +21,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import isometry as iso
 from isometry.common import portable, quantile
 from isometry.common.errors import InvalidArgument
-from isometry.common.laws.distributions import Normal, TruncatedNormal, Uniform
+from isometry.common.laws.distributions import TRUNCATED_STD, Normal, TruncatedNormal, Uniform
 from isometry.common.portable import PortableStream
 
 DTYPES = {
@@ -392,3 +394,22 @@ def test_wrong_arguments(draw, shape, options, message):
 def test_wrong_seeds(seed):
     with pytest.raises(InvalidArgument, match="seed must be"):
         stream(seed)
+
+
+def test_the_standard_deviation_of_a_truncated_normal_is_the_nearest_float():
+    with mpmath.workdps(45):
+        density = mpmath.exp(-2) / mpmath.sqrt(2 * mpmath.pi)
+        exact = mpmath.sqrt(1 - 4 * density / mpmath.erf(mpmath.sqrt(2)))
+        assert float(exact) == TRUNCATED_STD
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_draws_exist_once(dtype):
+    """A frame of 64 bytes, and the temporaries of a block of 8192 words, beside the result."""
+    draws = iso.load("numpy").portable_stream(0)
+    draws.normal((10,))
+    tracemalloc.start()
+    size = draws.normal((2_000_000,), dtype=dtype).nbytes
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= size + 16 * 8 * portable.BLOCK

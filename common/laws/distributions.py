@@ -41,7 +41,8 @@ _PHI = math.exp(-CUT * CUT / 2) / math.sqrt(2 * math.pi)
 _MASS = math.erf(CUT / math.sqrt(2))  # P(|z| <= CUT)
 _VARIANCE = 1 - 2 * CUT * _PHI / _MASS
 _FOURTH = 3 - 2 * (CUT**3 + 3 * CUT) * _PHI / _MASS  # E z**4 given |z| <= CUT
-TRUNCATED_STD = math.sqrt(_VARIANCE)
+# a literal: portable weights have the same bits also where exp or erf round otherwise
+TRUNCATED_STD = 0.8796256610342398
 
 
 class Distribution(Initializer):

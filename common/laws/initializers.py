@@ -24,6 +24,8 @@ docs/initializers.md is the whole catalogue.
 
 from __future__ import annotations
 
+import math
+
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import Constant
@@ -52,7 +54,7 @@ INITIALIZERS: dict[str, Initializer] = {
         for family, gain, mode in (
             ("lecun", 1.0, "fan_in"),
             ("xavier", 1.0, "fan_avg"),
-            ("he", 2.0**0.5, "fan_in"),
+            ("he", math.sqrt(2.0), "fan_in"),
         )
         for distribution in DISTRIBUTIONS
     },
