@@ -1,0 +1,240 @@
+"""The fully connected network: any depth, widths, activation, normalization and shortcuts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from isometry.common import checks
+from isometry.common.errors import InvalidArgument
+from isometry.common.laws.distributions import Constant
+from isometry.common.laws.initializers import Initializer
+from isometry.common.networks.activations import Activation, activation
+from isometry.common.networks.stacks import Layer, draw, run
+
+if TYPE_CHECKING:
+    from isometry.common.contract import Backend
+    from isometry.common.streams import Stream
+
+__all__ = ["FullyConnected", "Stack"]
+
+Array = Any
+NORMS = ("batch", "layer", "rms")
+PLACES = ("preactivation", "activation")
+SHORTCUTS = ("residual", "dense")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Consecutive layers of one shape, whose parameters are stacked.
+
+    Attributes
+    ----------
+    name : str
+        Prefix of the parameters' paths.
+    first : int
+        Number of the first layer, from 1.
+    count, n_in, n_out : int
+    hidden : bool
+        Whether an activation follows: after every layer but the last of the network.
+    """
+
+    name: str
+    first: int
+    count: int
+    n_in: int
+    n_out: int
+    hidden: bool
+
+
+@dataclass(frozen=True)
+class FullyConnected:
+    """``z_l = W_l h_{l-1} + b_l``, ``h_l = phi(z_l)`` for l = 1 .. L, and z_L the output.
+
+    Parameters
+    ----------
+    widths : tuple of int (L + 1,)
+        n_0 .. n_L: of the input, the hidden layers, the output.
+    activation : str or callable
+        A name of :mod:`isometry.common.networks.activations`, or ``phi(nx, z)``.
+    initializer : str or Initializer
+        Of each W_l, of shape (n_l, n_{l-1}).
+    bias : str or Initializer, optional
+        Of each b_l; without it there are none.
+    normalization : {"batch", "layer", "rms"}, optional
+        With scale 1 and shift 0 to begin with, by the statistics of the batch given.
+    place : {"preactivation", "activation"}
+        Where it stands: ``phi(norm(z))`` or ``norm(phi(z))``. Never after the last layer.
+    shortcut : {"residual", "dense"}, optional
+        ``h_l = h_{l-1} + phi(z_l)`` wherever the width stays, or ``h_l = [h_{l-1}, phi(z_l)]``, of
+        n_0 + ... + n_l units.
+    dropout : float
+        Probability that a hidden unit's output is 0; the others are divided by 1 - dropout. Takes
+        effect where `forward` is given masks.
+
+    Raises
+    ------
+    InvalidArgument
+        If there is no layer, a width is below 1, a name unknown, or dropout not in [0, 1).
+    """
+
+    widths: tuple[int, ...]
+    activation: str | Activation = "tanh"
+    initializer: str | Initializer = "xavier_normal"
+    bias: str | Initializer | None = None
+    normalization: str | None = None
+    place: str = "preactivation"
+    shortcut: str | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2:
+            raise InvalidArgument(
+                f"widths must name the input and at least one layer; received {self.widths}"
+            )
+        for width in self.widths:
+            checks.integer("a width", width, low=1)
+        activation(self.activation)
+        if self.normalization is not None:
+            checks.choice("normalization", self.normalization, NORMS)
+        checks.choice("place", self.place, PLACES)
+        if self.shortcut is not None:
+            checks.choice("shortcut", self.shortcut, SHORTCUTS)
+        if not 0 <= self.dropout < 1:
+            raise InvalidArgument(f"dropout must be in [0, 1); received {self.dropout!r}")
+
+    @property
+    def depth(self) -> int:
+        """L, the number of layers."""
+        return len(self.widths) - 1
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """The layers, those of one shape that follow each other together; the last by itself."""
+        inputs = list(self.widths[:-1])
+        if self.shortcut == "dense":
+            inputs = list(itertools.accumulate(inputs))
+        shapes = [
+            (n_in, n_out, layer < self.depth)
+            for layer, (n_in, n_out) in enumerate(zip(inputs, self.widths[1:], strict=True), 1)
+        ]
+        found, first = [], 1
+        for k, (shape, group) in enumerate(itertools.groupby(shapes)):
+            count = len(list(group))
+            found.append(Stack(f"stack{k}", first, count, *shape))
+            first += count
+        return tuple(found)
+
+    def initialize(
+        self, nx: Backend, stream: Stream, /, *, dtype: str = "float32"
+    ) -> dict[str, Array]:
+        """Draw the parameters.
+
+        Returns
+        -------
+        dict of str to array
+            For each stack ``stackK/weight`` (count, n_out, n_in), and, if the network has them,
+            ``stackK/bias``, ``stackK/scale`` and ``stackK/shift`` (count, n_out).
+        """
+        parameters = {}
+        with nx.scope():
+            for stack in self.stacks:
+                for name, rule in self._rules(stack).items():
+                    shape = (stack.n_out, stack.n_in) if name == "weight" else (stack.n_out,)
+                    path = f"{stack.name}/{name}"
+                    parameters[path] = draw(nx, rule, stack.count, shape, stream, dtype)
+        return parameters
+
+    def _rules(self, stack: Stack) -> dict[str, str | Initializer]:
+        rules = {"weight": self.initializer}
+        if self.bias is not None:
+            rules["bias"] = self.bias
+        if self.normalization and stack.hidden:
+            rules["scale"] = Constant(1.0)
+            if self.normalization != "rms":
+                rules["shift"] = Constant(0.0)
+        return rules
+
+    def masks(
+        self, nx: Backend, stream: Stream, batch: int, /, *, dtype: str = "float32"
+    ) -> dict[str, Array]:
+        """Draw dropout masks of the hidden layers: ``stackK/mask`` (count, batch, n_out)."""
+        keep = 1 - self.dropout
+        found = {}
+        with nx.scope():
+            for stack in self.stacks:
+                if stack.hidden:
+                    shape = (stack.count, batch, stack.n_out)
+                    kept = stream.uniform(shape, dtype=dtype) < keep
+                    found[f"{stack.name}/mask"] = nx.ops.astype(kept, dtype) / keep
+        return found
+
+    def forward(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        /,
+        extras: Mapping[str, Array] | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Run the network on a batch.
+
+        Parameters
+        ----------
+        parameters : mapping of str to array
+            As `initialize` returns them.
+        x : array (batch, n_0)
+        extras : mapping of str to array, optional
+            Further arrays of each layer: the ``stackK/mask`` of `masks`, and ``stackK/offset``
+            (count, batch, n_out), which is added to the preactivations. The gradient with respect
+            to offsets of zero is that with respect to the preactivations.
+
+        Returns
+        -------
+        output : array (batch, n_L)
+        preactivations : dict of str to array
+            For each stack ``stackK`` -> z (count, batch, n_out).
+        """
+        every = {**parameters, **(extras or {})}
+        trace = {}
+        with nx.scope():
+            h = x
+            for stack in self.stacks:
+                prefix = f"{stack.name}/"
+                own = {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
+                h, trace[stack.name] = run(nx, self._layer(nx, stack), h, own)
+        return h, trace
+
+    def _layer(self, nx: Backend, stack: Stack) -> Layer:
+        ops, phi = nx.ops, activation(self.activation)
+
+        def layer(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array]:
+            z = ops.matmul(h, ops.permute_dims(own["weight"], (1, 0)))
+            for term in ("bias", "offset"):
+                if term in own:
+                    z = z + own[term]
+            if not stack.hidden:
+                return z, z
+            before = self.normalization and self.place == "preactivation"
+            y = phi(nx, self._normalized(nx, z, own) if before else z)
+            if self.normalization and not before:
+                y = self._normalized(nx, y, own)
+            if "mask" in own:
+                y = y * own["mask"]
+            if self.shortcut == "dense":
+                y = ops.concat([h, y], axis=1)
+            elif self.shortcut == "residual" and stack.n_in == stack.n_out:
+                y = h + y
+            return y, z
+
+        return layer
+
+    def _normalized(self, nx: Backend, z: Array, own: Mapping[str, Array]) -> Array:
+        if self.normalization == "rms":
+            return nx.rms_norm(z, own["scale"])
+        if self.normalization == "layer":
+            return nx.layer_norm(z, own["scale"], own["shift"])
+        unused = nx.ops.zeros_like(own["shift"])
+        return nx.batch_norm(z, own["scale"], own["shift"], unused, unused, training=True)[0]

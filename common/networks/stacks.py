@@ -1,0 +1,82 @@
+"""Layers of one shape as one stack of parameters, run by one scan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from isometry.common.laws.distributions import Distribution
+from isometry.common.laws.initializers import Initializer, initializer
+
+if TYPE_CHECKING:
+    from isometry.common.contract import Backend
+    from isometry.common.streams import Stream
+
+__all__ = ["Layer", "draw", "run"]
+
+Array = Any
+Layer = Callable[[Array, Mapping[str, Array]], tuple[Array, Array]]
+"""``layer(h, own) -> (h', z)``: a layer's output and preactivation, given its own arrays."""
+
+
+def draw(
+    nx: Backend,
+    rule: str | Initializer,
+    count: int,
+    shape: tuple[int, ...],
+    stream: Stream,
+    dtype: str,
+) -> Array:
+    """Return `count` independent weights of a rule, as (count, *shape), fans being of one layer."""
+    law = initializer(rule).resolve(shape, "out_in")
+    if isinstance(law, Distribution):  # independent entries: all at once
+        return law.draw(nx, stream, (count, *shape), dtype=dtype)
+    return nx.ops.stack([law.draw(nx, stream, shape, dtype=dtype) for _ in range(count)])
+
+
+def run(nx: Backend, layer: Layer, h: Array, stacked: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Run the layers of a stack in order.
+
+    Parameters
+    ----------
+    h : array
+        What enters the first; each layer keeps its shape, unless there is only one.
+    stacked : mapping of str to array (count, ...)
+        The arrays that each layer gets one of.
+
+    Returns
+    -------
+    h : array
+        What leaves the last.
+    z : array (count, ...)
+        The preactivations.
+    """
+    ops = nx.ops
+    names = sorted(stacked)
+    shapes = {name: nx.shape_of(stacked[name]) for name in names}
+    count = shapes[names[0]][0]
+    if count == 1:
+        own = {name: ops.reshape(stacked[name], shapes[name][1:]) for name in names}
+        h, z = layer(h, own)
+        return h, ops.expand_dims(z, axis=0)
+    rows = stacked[names[0]]
+    if len(names) > 1:
+        rows = ops.concat([ops.reshape(stacked[name], (count, -1)) for name in names], axis=1)
+
+    def step(h: Array, row: Array) -> tuple[Array, Array]:
+        own = {names[0]: row} if len(names) == 1 else _unpacked(nx, row, shapes)
+        return layer(h, own)
+
+    h, z = ops.scan(step, h, rows)
+    return h, z
+
+
+def _unpacked(nx: Backend, row: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Return the arrays that were flattened and joined to one row, which is what a scan takes."""
+    own, start = {}, 0
+    for name, shape in shapes.items():
+        size = math.prod(shape[1:])
+        own[name] = nx.ops.reshape(row[start : start + size], shape[1:])
+        start += size
+    return own
