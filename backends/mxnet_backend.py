@@ -150,7 +150,8 @@ def _centred(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """Return x minus its mean, the mean, and the biased variance; a rounded mean goes first.
 
     Composed: MXNet's own layers hold eps and momentum in float32 and change the running
-    statistics in backward(), and the gradient of its `var` is zero.
+    statistics in backward(), and the gradient of its `var` is zero. That takes three times as long
+    as its layer norm, which is off by 8e-5 at mean/std 1e6 even when it is given x - mean.
     """
     pivot = _mean(detach(x), axis=axes, keepdims=True)
     c = x - pivot

@@ -21,6 +21,8 @@ import isometry as iso
 
 POINTS = 1_000_000
 WEIGHT = (4096, 4096)
+BATCH = (256, 4096)
+DRAWS = 100_000_000  # float32, in a process of its own
 CHAINS, LENGTH, SIZE = 1000, 100, 4
 
 
@@ -45,6 +47,7 @@ def main() -> None:
             derivative(nx, peers, arguments.rounds)
             chain(nx, peers, max(arguments.rounds // 3, 3))
             weights(nx, peers, max(arguments.rounds // 3, 3))
+            normalization(nx, peers, arguments.rounds)
 
 
 def ratio(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int) -> float:
@@ -111,6 +114,38 @@ def weights(nx: Any, peers: Any, rounds: int) -> None:
         show(f"{nx.name}: initialize {rule} 4096x4096 / own call", value, "at most 1.2")
 
 
+def normalization(nx: Any, peers: Any, rounds: int) -> None:
+    """Forward and backward of a mean square, against the framework's own layer; compiled in JAX."""
+    if nx.name == "numpy":  # has none
+        return
+    x = nx.stream(0).normal(BATCH)
+    ones, zeros = (nx.asarray([value] * BATCH[1]) for value in (1.0, 0.0))
+
+    def square(y: Any) -> Any:
+        return nx.ops.mean(nx.ops.square(y))
+
+    def batch(p: Any) -> Any:
+        y = nx.batch_norm(p["x"], p["scale"], p["shift"], p["mean"], p["var"], training=True)[0]
+        return square(y)
+
+    def layer(p: Any) -> Any:
+        return square(nx.layer_norm(p["x"], p["scale"], p["shift"]))
+
+    given = {"x": x, "scale": ones, "shift": zeros, "mean": zeros, "var": ones}
+    target = {"tensorflow": "at most 1.2", "mxnet": "1.5, not met: see _centred"}
+    for name, loss, peer in (
+        ("batch", batch, peers.batch_norm),
+        ("layer", layer, peers.layer_norm),
+    ):
+        step = nx.value_and_gradient(loss)
+        if nx.name == "jax":
+            step = nx.compile(step)
+        own = peer(x)
+        value = ratio(lambda step=step: peers.wait(step(given)[0]), own, rounds)
+        what = f"{nx.name}: {name} norm forward+backward {BATCH} / own layer"
+        show(what, value, target.get(nx.name, "at most 1.5"))
+
+
 GROWTH = """
 import resource, sys, isometry
 nx = isometry.load(sys.argv[1])
@@ -122,15 +157,28 @@ print(peak(int(sys.argv[2])) - before)
 """
 
 
-def memory(name: str) -> None:
-    """Peak memory that a chain of several blocks adds to a process, each in one of its own."""
+DRAWN = """
+import resource, sys, isometry
+nx = isometry.load(sys.argv[1])
+def peak(count):
+    nx.portable_stream(0).normal((count,))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before, count = peak(1000), int(sys.argv[2])
+print((peak(count) - before) / (4 * count))
+"""
 
-    def growth(length: int) -> float:
-        command = (sys.executable, "-c", GROWTH, name, str(length))
+
+def memory(name: str) -> None:
+    """Peak memory of chains and of portable draws, each in a process of its own."""
+
+    def printed(program: str, size: int) -> float:
+        command = (sys.executable, "-c", program, name, str(size))
         return float(subprocess.run(command, capture_output=True, text=True).stdout or math.nan)
 
-    value = growth(300 * LENGTH) / growth(30 * LENGTH)  # nan: not installed
+    value = printed(GROWTH, 300 * LENGTH) / printed(GROWTH, 30 * LENGTH)  # nan: not installed
     show(f"{name}: peak memory of a chain 10 times as long / of the shorter", value, "about 1")
+    value = printed(DRAWN, DRAWS)
+    show(f"{name}: peak memory of 1e8 portable draws / of the result", value, "about 1")
 
 
 class NumpyPeers:
@@ -192,6 +240,22 @@ class TorchPeers:
     def uniform(self, std: float) -> Any:
         return self.torch.nn.init.kaiming_uniform_(self.torch.empty(WEIGHT), nonlinearity="relu")
 
+    def batch_norm(self, x: Any) -> Callable[[], Any]:
+        return self._layer(self.torch.nn.BatchNorm1d(x.shape[1]), x)
+
+    def layer_norm(self, x: Any) -> Callable[[], Any]:
+        return self._layer(self.torch.nn.LayerNorm(x.shape[1]), x)
+
+    def _layer(self, layer: Any, x: Any) -> Callable[[], Any]:
+        def step() -> Any:
+            given = x.detach().requires_grad_()
+            layer.zero_grad()
+            value = layer(given).square().mean()
+            value.backward()
+            return value
+
+        return step
+
 
 class TensorflowPeers:
     """What a TensorFlow user writes."""
@@ -222,6 +286,26 @@ class TensorflowPeers:
     def uniform(self, std: float) -> Any:
         bound = math.sqrt(3) * std
         return self.tf.random.stateless_uniform(WEIGHT, (0, 1), -bound, bound)
+
+    def batch_norm(self, x: Any) -> Callable[[], Any]:
+        layer = self.tf.keras.layers.BatchNormalization()
+        return self._layer(lambda x: layer(x, training=True), layer, x)
+
+    def layer_norm(self, x: Any) -> Callable[[], Any]:
+        layer = self.tf.keras.layers.LayerNormalization()
+        return self._layer(layer, layer, x)
+
+    def _layer(self, call: Callable[[Any], Any], layer: Any, x: Any) -> Callable[[], Any]:
+        call(x)  # makes its variables
+
+        def step() -> Any:
+            with self.tf.GradientTape() as tape:
+                tape.watch(x)
+                value = self.tf.reduce_mean(self.tf.square(call(x)))
+            tape.gradient(value, [x, *layer.trainable_variables])
+            return self.wait(value)
+
+        return step
 
 
 class JaxPeers:
@@ -255,6 +339,26 @@ class JaxPeers:
     def uniform(self, std: float) -> Any:
         return self.jax.nn.initializers.he_uniform()(self.key, WEIGHT, "float32")
 
+    def batch_norm(self, x: Any) -> Callable[[], Any]:
+        from flax import linen
+
+        return self._layer(linen.BatchNorm(use_running_average=False), x)
+
+    def layer_norm(self, x: Any) -> Callable[[], Any]:
+        from flax import linen
+
+        return self._layer(linen.LayerNorm(), x)
+
+    def _layer(self, layer: Any, x: Any) -> Callable[[], Any]:
+        variables = layer.init(self.key, x)
+
+        def loss(x: Any, parameters: Any) -> Any:
+            y, _ = layer.apply({**variables, "params": parameters}, x, mutable=["batch_stats"])
+            return self.jax.numpy.square(y).mean()
+
+        step = self.jax.jit(self.jax.value_and_grad(loss, argnums=(0, 1)))
+        return lambda: self.wait(step(x, variables["params"]))
+
 
 class MxnetPeers:
     """What an MXNet user writes."""
@@ -287,6 +391,24 @@ class MxnetPeers:
     def uniform(self, std: float) -> Any:
         bound = math.sqrt(3) * std
         return self.mx.np.random.uniform(-bound, bound, size=WEIGHT)
+
+    def batch_norm(self, x: Any) -> Callable[[], Any]:
+        return self._layer(self.mx.gluon.nn.BatchNorm(), x)
+
+    def layer_norm(self, x: Any) -> Callable[[], Any]:
+        return self._layer(self.mx.gluon.nn.LayerNorm(), x)
+
+    def _layer(self, layer: Any, x: Any) -> Callable[[], Any]:
+        layer.initialize()
+        x.attach_grad()
+
+        def step() -> Any:
+            with self.mx.autograd.record():
+                value = self.mx.np.square(layer(x)).mean()
+            value.backward()
+            return self.wait(value)
+
+        return step
 
 
 PEERS: dict[str, Callable[[Any], Any]] = {
