@@ -253,7 +253,10 @@ class MxnetStream(Stream):
 
 
 class _ResumedStream(MxnetStream):
-    """A stream inside a compiled function: the graph draws when it runs, seeded as a whole."""
+    """A stream inside a compiled function: the graph draws when it runs, seeded as a whole.
+
+    So its second draw has not the bits of an eager second draw: no operator takes a seed.
+    """
 
     @contextmanager
     def seeded(self) -> Iterator[None]:

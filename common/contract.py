@@ -725,9 +725,10 @@ class Backend(checks.Checked, abc.ABC):
 
         f takes arrays, flat dictionaries of arrays, and at most one native stream, positionally,
         and returns an array or a tuple of arrays. It may use every deterministic operation of the
-        contract, `nx.ops`, and draws from the stream passed in, which moves on as in an eager
-        call. A portable stream draws in NumPy and therefore outside: ``checks.compilable(args)``
-        refuses it. Splitting a stream inside raises ``streams.cannot_split()``. Differentiate
+        contract, `nx.ops`, and draws from the stream passed in, which moves on: draws have the law
+        of eager ones and depend on the seed alone, and in most frameworks have their bits (MXNet
+        seeds a graph as a whole, so from its second draw on they are others). A portable stream
+        draws in NumPy and therefore outside: ``checks.compilable(args)`` refuses it. Splitting a stream inside raises ``streams.cannot_split()``. Differentiate
         outside: ``nx.value_and_gradient(nx.compile(f))``. A backend without the capability
         "compiled" returns f itself.
         """
