@@ -222,6 +222,7 @@ def _nnx_source(call: str) -> str:
     name = called(call)
     page = "normalization" if name.endswith("Norm") else "linear"
     page = "recurrent" if name.endswith("Cell") else page
+    page = "attention" if name.endswith("Attention") else page
     return f"https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/{page}.html#{name}"
 
 

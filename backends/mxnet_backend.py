@@ -36,11 +36,9 @@ from isometry.common.streams import Stream, cannot_split
 __all__ = ["MxnetBackend"]
 
 
-@contextmanager
-def _scope() -> Iterator[None]:
-    """Allow shapes () and sizes 0, and return `mx.np` arrays; MXNet keeps both flags by thread."""
-    with mx.util.np_shape(True), mx.util.np_array(True):
-        yield
+def _scope() -> AbstractContextManager[Any]:
+    """Allow shapes () and sizes 0, which MXNet keeps as a flag of each thread."""
+    return mx.util.np_shape(True)
 
 
 def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
@@ -315,7 +313,7 @@ class MxnetBackend(Backend):
         "read its state (https://github.com/apache/mxnet/issues/18922): a draw takes a number "
         "from it first and reseeds it with that at last, so a seeded program stays reproducible",
         "ops.infinite-sums": "MXNet 1.9.1 adds up with Kahan's compensation, inf - inf for an "
-        "infinite sum (https://github.com/apache/mxnet/pull/16234)",
+        "infinite sum (https://github.com/apache/mxnet/pull/17975)",
     }
 
     def __init__(self, *, device: str | None = None) -> None:
@@ -348,19 +346,16 @@ class MxnetBackend(Backend):
         return constant(x.as_in_ctx(self._context))
 
     def to_numpy(self, x: Array, /) -> np.ndarray:
-        with self.scope():
-            return x.asnumpy()
+        return x.asnumpy()
 
     def is_array(self, x: object, /) -> bool:
         return isinstance(x, (mx.np.ndarray, Symbol))
 
     def dtype_of(self, x: Array, /) -> str:
-        with self.scope():
-            return dtype_of(x)
+        return dtype_of(x)
 
     def shape_of(self, x: Array, /) -> tuple[int, ...]:
-        with self.scope():
-            return shape_of(x)
+        return shape_of(x)
 
     def stream(self, seed: int, /) -> MxnetStream:
         return MxnetStream(seed, (), self._context)
@@ -482,9 +477,8 @@ class MxnetBackend(Backend):
         y = _recorded(f, x)
 
         def pullback(v: Array) -> Array:
-            with self.scope():
-                y.backward(v, retain_graph=True)
-                return synced(x.grad.copy())
+            y.backward(v, retain_graph=True)
+            return synced(x.grad.copy())
 
         return y.detach(), pullback
 
@@ -537,7 +531,7 @@ def _sum(x: Array, *, axis: Any, keepdims: bool) -> Array:
 
 
 def _mean(x: Array, *, axis: Any, keepdims: bool) -> Array:
-    return np_of(x).mean(x, axis, dtype="float64", keepdims=keepdims).astype(dtype_of(x))
+    return np_of(x).mean(x, axis, keepdims=keepdims)
 
 
 @_in_float32  # no float16 on the CPU: https://github.com/apache/mxnet/issues/12700

@@ -184,7 +184,7 @@ RUNS: dict[str, Callable[..., Any]] = {
 PAGES = {
     "mx.init": "initializer/index.html#mxnet.initializer",
     "mx.optimizer": "optimizer/index.html#mxnet.optimizer",
-    "mx.nd": "legacy/ndarray/ndarray.html#mxnet.ndarray",
+    "mx.nd": "ndarray/ndarray.html#mxnet.ndarray",
     "mx.gluon.nn": "gluon/nn/index.html#mxnet.gluon.nn",
     "mx.gluon.rnn": "gluon/rnn/index.html#mxnet.gluon.rnn",
     "mx.gluon.utils": "gluon/utils/index.html#mxnet.gluon.utils",

@@ -63,8 +63,8 @@ RUNS: dict[str, Callable[..., Any]] = {"clipping": _clipping, "optimizer": _opti
 
 def _source(call: str) -> str:
     name = called(call)
-    of = {"optax.sgd", "optax.adam", "optax.adamw"}
-    page = "optimizers" if name in of else "transformations"
+    page = "optimizers" if name in {"optax.sgd", "optax.adam", "optax.adamw"} else "transformations"
+    page = "combining_optimizers" if name == "optax.chain" else page
     return f"https://optax.readthedocs.io/en/latest/api/{page}.html#{name}"
 
 

@@ -577,7 +577,7 @@ class Backend(checks.Checked, abc.ABC):
     def weight_standardization(
         self, weight: Array, /, *, axis: int = 0, eps: float = 1e-5
     ) -> Array:
-        """Weight standardization (Qiao et al. 2019, section 2).
+        """Weight standardization (Qiao et al. 2019).
 
         ``(w - m) / sqrt(v + eps)`` with m and v the mean and biased variance over the inputs of
         each output. The authors' code for PyTorch takes the unbiased variance and adds eps outside
@@ -644,7 +644,7 @@ class Backend(checks.Checked, abc.ABC):
     def network_deconvolution(
         self, x: Array, /, *, iterations: int, eps: float = 1e-5
     ) -> tuple[Array, Array, Array, Array]:
-        """Whiten the inputs of a layer, as network deconvolution does (Ye et al. 2020, section 3).
+        """Whiten the inputs of a layer, as network deconvolution does (Ye et al. 2020).
 
         ``y = (x - m) D`` with m the mean over the samples, ``C = (x - m)^T (x - m) / samples + eps
         I`` and D near ``C**-1/2`` after `iterations` of the coupled Newton-Schulz iteration (Higham
@@ -728,9 +728,10 @@ class Backend(checks.Checked, abc.ABC):
         contract, `nx.ops`, and draws from the stream passed in, which moves on: draws have the law
         of eager ones and depend on the seed alone, and in most frameworks have their bits (MXNet
         seeds a graph as a whole, so from its second draw on they are others). A portable stream
-        draws in NumPy and therefore outside: ``checks.compilable(args)`` refuses it. Splitting a stream inside raises ``streams.cannot_split()``. Differentiate
-        outside: ``nx.value_and_gradient(nx.compile(f))``. A backend without the capability
-        "compiled" returns f itself.
+        draws in NumPy and therefore outside: ``checks.compilable(args)`` refuses it. Splitting a
+        stream inside raises ``streams.cannot_split()``. Differentiate outside:
+        ``nx.value_and_gradient(nx.compile(f))``. A backend without the capability "compiled"
+        returns f itself.
         """
         return f
 

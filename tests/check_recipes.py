@@ -41,7 +41,7 @@ SIZES = {
 
 
 def gamma(n: float) -> float:
-    """Return ``n u / (1 - n u)`` (Higham 2002, Accuracy and Stability, equation 3.1)."""
+    """Return ``n u / (1 - n u)`` (Higham 2002, Accuracy and Stability, lemma 3.1)."""
     return n * U / (1 - n * U)
 
 

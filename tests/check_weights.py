@@ -191,7 +191,7 @@ def gluon() -> SimpleNamespace:
 
 
 def gamma(n: int) -> float:
-    """Return ``n eps / (1 - n eps)`` (Higham 2002, Accuracy and Stability, equation 3.1)."""
+    """Return ``n eps / (1 - n eps)`` (Higham 2002, Accuracy and Stability, lemma 3.1)."""
     return n * EPS / (1 - n * EPS)
 
 

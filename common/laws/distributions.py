@@ -2,8 +2,8 @@
 
 ``TRUNCATED_STD`` is the standard deviation of N(0, 1) conditioned on [-2, 2]:
 ``sqrt(1 - 4 phi(2) / (2 Phi(2) - 1)) = 0.87962566103423978``, phi and Phi being the density and
-distribution function of N(0, 1) (Johnson, Kotz and Balakrishnan, Continuous Univariate
-Distributions 1, section 10.1).
+distribution function of N(0, 1) (Johnson, Kotz and Balakrishnan 1994, Continuous Univariate
+Distributions 1, chapter 13, section 10.1).
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Dirac(Initializer):
     padding k // 2; `DeltaOrthogonal` has (k - 1) // 2, the identity with "same" padding.
     Use: convolutions that begin by doing nothing, as in residual nets without shortcuts.
     Keeps: each image, exactly, where out >= in in each group.
-    Source: Zagoruyko and Komodakis 2017, DiracNets, section 3.1; `torch.nn.init.dirac_`.
+    Source: Zagoruyko and Komodakis 2017, DiracNets; `torch.nn.init.dirac_`.
 
     Parameters
     ----------

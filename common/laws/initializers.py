@@ -7,7 +7,7 @@ lecun_*                 1 / fan_in                  LeCun et al. 1998, Efficient
 xavier_*                2 / (fan_in + fan_out)      Glorot and Bengio 2010, eq. 12 and 16
 he_*                    2 / fan_in                  He et al. 2015, eq. 10
 orthogonal              1 / max(rows, columns)      Saxe et al. 2014; Mezzadri 2007 for Haar
-delta_orthogonal        1 / (out taps), at a tap    Xiao et al. 2018, algorithm 1
+delta_orthogonal        1 / (out taps), at a tap    Xiao et al. 2018, algorithm 2
 identity, dirac         none                        Le et al. 2015; Zagoruyko and Komodakis 2017
 bilinear                none                        Long et al. 2015, section 3.3
 forget_gate_bias        none                        Jozefowicz et al. 2015

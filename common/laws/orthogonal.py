@@ -2,7 +2,7 @@
 
 A convolution whose kernel is zero but for an orthogonal matrix at its centre is that matrix at
 every place of the image: a dynamical isometry at any depth (Xiao et al. 2018, Dynamical Isometry
-and a Mean Field Theory of CNNs, section 2.3 and algorithm 1).
+and a Mean Field Theory of CNNs, algorithm 2).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Orthogonal(Initializer):
     Use: recurrent weights, and deep dense nets with linear or tanh units.
     Keeps: the norm of every input (m >= n), or of every gradient (m <= n), exactly and at any
     depth of a linear net; Gaussian weights keep it on average alone.
-    Source: Saxe et al. 2014, section 3; Mezzadri 2007, section 5, for Haar's measure.
+    Source: Saxe et al. 2014, section 3; Mezzadri 2007 for Haar's measure.
 
     Parameters
     ----------
@@ -67,19 +67,32 @@ class Orthogonal(Initializer):
         self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
     ) -> Array:
         """Draw one weight; half precisions are rounded from float32, as LAPACK has none."""
+        return nx.ops.reshape(self.draw_stack(nx, stream, shape, 1, dtype=dtype), shape)
+
+    def draw_stack(
+        self,
+        nx: Backend,
+        stream: Stream,
+        shape: tuple[int, ...],
+        count: int,
+        /,
+        *,
+        dtype: str = "float32",
+    ) -> Array:
+        """Draw `count` independent weights at once, as (count, *shape)."""
         check_range("gain", self.gain, dtype)
         ops = nx.ops
         rows, columns = fans.rows_and_columns(shape, self.layout)
         tall, wide = max(rows, columns), min(rows, columns)
         working = "float64" if dtype == "float64" else "float32"
-        q, r = ops.qr(stream.normal((tall, wide), dtype=working))
-        diagonal = ops.sum(r * ops.eye(wide, wide, dtype=working), axis=0)
+        q, r = ops.qr(stream.normal((count, tall, wide), dtype=working))
+        diagonal = ops.sum(r * ops.eye(wide, wide, dtype=working), axis=1, keepdims=True)
         one = ops.ones_like(diagonal)
         q = q * (self.gain * ops.where(diagonal < 0, -one, one))
-        # q is (tall, wide); out_in stores (rows, columns), in_out its transpose
+        # q is (count, tall, wide); out_in stores (rows, columns), in_out its transpose
         if (self.layout == "out_in") == (rows < columns):
-            q = ops.permute_dims(q, (1, 0))
-        return ops.astype(ops.reshape(q, shape), dtype)
+            q = ops.permute_dims(q, (0, 2, 1))
+        return ops.astype(ops.reshape(q, (count, *shape)), dtype)
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ class DeltaOrthogonal(Initializer):
     that of `jax.nn.initializers.delta_orthogonal`.
     Use: very deep plain convolutional nets of stride 1.
     Keeps: the norm of the whole image, at any depth of a linear net.
-    Source: Xiao et al. 2018, section 2.3 and algorithm 1.
+    Source: Xiao et al. 2018, algorithm 2.
 
     Parameters
     ----------
@@ -138,13 +151,28 @@ class DeltaOrthogonal(Initializer):
         self, nx: Backend, stream: Stream, shape: tuple[int, ...], /, *, dtype: str = "float32"
     ) -> Array:
         """Draw one kernel; the centre tap as `Orthogonal` draws a matrix."""
+        return nx.ops.reshape(self.draw_stack(nx, stream, shape, 1, dtype=dtype), shape)
+
+    def draw_stack(
+        self,
+        nx: Backend,
+        stream: Stream,
+        shape: tuple[int, ...],
+        count: int,
+        /,
+        *,
+        dtype: str = "float32",
+    ) -> Array:
+        """Draw `count` independent kernels at once, as (count, *shape)."""
         out, in_, kernel = self.sizes(shape)
         taps, matrix = (1,) * len(kernel), (out, in_)
         grown, spread = (*matrix, *taps), (1, 1, *kernel)
         if self.layout == "in_out":
             matrix = (in_, out)
             grown, spread = (*taps, *matrix), (*kernel, 1, 1)
-        weight = Orthogonal(self.gain, self.layout).draw(nx, stream, matrix, dtype=dtype)
+        law = Orthogonal(self.gain, self.layout)
+        weight = law.draw_stack(nx, stream, matrix, count, dtype=dtype)
         delta = np.zeros(kernel)
         delta[tuple((size - 1) // 2 for size in kernel)] = 1
-        return nx.ops.reshape(weight, grown) * nx.asarray(delta.reshape(spread), dtype=dtype)
+        spread_delta = nx.asarray(delta.reshape(spread), dtype=dtype)
+        return nx.ops.reshape(weight, (count, *grown)) * spread_delta

@@ -1,8 +1,8 @@
 """Residual nets without normalization: Fixup; ReZero and SkipInit are zeros of one scalar.
 
-A block is x + alpha F(x). ReZero (Bachlechner et al. 2021, eq. 1) and SkipInit (De and Smith 2020,
-section 4) start with alpha = 0: ``nx.initialize("rezero", (), stream)``. Every block is then the
-identity, and so are the net and its Jacobian, at any depth.
+A block is x + alpha F(x). ReZero (Bachlechner et al. 2021, eq. 1) and SkipInit (De and Smith 2020)
+start with alpha = 0: ``nx.initialize("rezero", (), stream)``. Every block is then the identity, and
+so are the net and its Jacobian, at any depth.
 """
 
 from __future__ import annotations

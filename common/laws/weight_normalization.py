@@ -62,7 +62,7 @@ def weight_norm_backward(dw: Matrix, v: Matrix, g: Matrix) -> tuple[Matrix, Matr
 
 
 def weight_standardization(weight: np.ndarray, *, eps: float = 1e-5) -> np.ndarray:
-    """Return ``(w - m) / sqrt(v + eps)``, output by output (Qiao et al. 2019, section 2)."""
+    """Return ``(w - m) / sqrt(v + eps)``, output by output (Qiao et al. 2019)."""
     inputs = weight.shape[1]
     return layer_norm(weight, np.ones(inputs), np.zeros(inputs), eps=eps)
 

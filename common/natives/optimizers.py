@@ -133,7 +133,7 @@ def _eps(native: Native, library: Library) -> Found:
     """Solve ``step = rate g / (g + e)`` for e, at the first and at a later step of one gradient.
 
     After the correction of the bias it is eps at every step; before, as Kingma and Ba 2015 write
-    at the end of section 2, it is ``eps / sqrt(1 - decay**step)``.
+    just above section 2.1, it is ``eps / sqrt(1 - decay**step)``.
     """
     rate, found = 0.1, []
     for g in np.geomspace(1e-9, 1e-5, 9):

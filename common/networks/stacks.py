@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from isometry.common.laws.distributions import Distribution
 from isometry.common.laws.initializers import Initializer, initializer
+from isometry.common.laws.orthogonal import DeltaOrthogonal, Orthogonal
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -32,6 +33,8 @@ def draw(
     law = initializer(rule).resolve(shape, "out_in")
     if isinstance(law, Distribution):  # independent entries: all at once
         return law.draw(nx, stream, (count, *shape), dtype=dtype)
+    if isinstance(law, (Orthogonal, DeltaOrthogonal)):
+        return law.draw_stack(nx, stream, shape, count, dtype=dtype)
     return nx.ops.stack([law.draw(nx, stream, shape, dtype=dtype) for _ in range(count)])
 
 

@@ -163,7 +163,7 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Adam:
-    """Kingma and Ba 2015, algorithm 1, or with its eps before the correction (end of section 2).
+    """Kingma and Ba 2015, algorithm 1, or with its eps before the correction (above section 2.1).
 
     eps added "after" the bias correction: ``m^ / (sqrt(v^) + eps)``; "before" it:
     ``m^ sqrt(1 - beta2**t) / (sqrt(v) + eps)``, which is ``m^ / (sqrt(v^) + eps')`` with

@@ -65,7 +65,7 @@ def distinct_limit(law: Distribution, count: int, dtype: str, false_alarm: float
     """Return the number that n values of the law fall below with probability at most the rate.
 
     Whether a cell is occupied is negatively associated over the cells (Dubhashi and Ranjan 1998,
-    Random Struct. Algorithms 13, section 4: counts of balls in bins, and increasing functions of
+    Random Struct. Algorithms 13, 99-124: counts of balls in bins, and increasing functions of
     each), so that Bernstein's inequality holds for their number as if they were independent.
     """
     expected, variance = expected_distinct(law, count, dtype)

@@ -31,7 +31,7 @@ def haar_entry(size: int) -> Callable[[np.ndarray], np.ndarray]:
     """Return the distribution function of an entry q of a Haar-distributed matrix.
 
     q is symmetric about 0 and ``q**2 ~ Beta(1/2, (n - 1)/2)``, n the larger size: the first
-    coordinate of a uniformly distributed unit vector (Mezzadri 2007, section 4).
+    coordinate of a uniformly distributed unit vector (Mezzadri 2007).
     """
     from scipy.special import betainc
 

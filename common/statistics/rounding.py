@@ -38,8 +38,8 @@ def gamma(count: float, dtype: str = "float32") -> float:
 def product(steps: int, size: int, dtype: str) -> float:
     """Return the relative error of a product of `steps` size x size matrices, ``k n eps``.
 
-    In units of ``||P|| ||F_1|| ... ||F_k||`` (Frobenius); section 3.5, eq. 3.12, with a factor of
-    2 for the second-order terms and for dividing by the largest entry.
+    In units of ``||P|| ||F_1|| ... ||F_k||`` (Frobenius); section 3.5, below eq. 3.13, with a
+    factor of 2 for the second-order terms and for dividing by the largest entry.
     """
     return steps * size * _eps(dtype)
 

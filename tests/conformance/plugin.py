@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -393,13 +392,14 @@ class _Recorder:
     def _take_share(
         self, items: list[pytest.Item], kept: list[pytest.Item], clauses: dict[pytest.Item, Clause]
     ) -> None:
-        """Keep whole clauses, of about as many combinations as any other process has."""
+        """Keep neighbours in the specification, as many as any other process has.
+
+        They are about the same shapes, each of which some frameworks compile once a process.
+        """
         mine, shares = map(int, self.config.getoption("--share").split("/"))
-        taken: dict[str, int] = {}
-        filled = [0] * shares
-        for name, count in Counter(clause.id for clause in clauses.values()).most_common():
-            taken[name] = filled.index(min(filled))
-            filled[taken[name]] += count
+        about = {clause.id for clause in clauses.values()}
+        names = [name for name in specification.clauses() if name in about]
+        taken = {name: k * shares // len(names) for k, name in enumerate(names)}
         _keep(self.config, items, [i for i in kept if taken[clauses[i].id] == mine])
 
     def _undeclared(self, profiles: dict[pytest.Item, str]) -> set[str]:

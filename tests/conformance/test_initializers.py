@@ -32,40 +32,36 @@ from isometry.common.statistics import rounding, verdicts
 from isometry.conformance import asserts, connections
 from isometry.conformance.examples import EXAMPLES
 from isometry.conformance.recording import RecordingStream
+from isometry.conformance.shapes import CONVOLUTION, DENSE, SQUARE, TALL
 
 SCALED = [name for name, rule in INITIALIZERS.items() if isinstance(rule, VarianceScaling)]
-# out_in (out, in, *kernel); in and out differ, so that swapped fans show
-DENSE, CONVOLUTION = (400, 640), (64, 448, 3, 3)
-
-
-def _shape(kind, layout):
-    out, in_, *kernel = DENSE if kind == "dense" else CONVOLUTION
-    return (out, in_, *kernel) if layout == "out_in" else (*kernel, in_, out)
+SHAPES = {"dense": DENSE, "convolution": CONVOLUTION}
 
 
 def _weights():
     return [
-        pytest.param(name, _shape(kind, layout), layout, id=f"{name}-{kind}-{layout}")
+        pytest.param(name, SHAPES[kind], layout, id=f"{name}-{kind}-{layout}")
         for name in SCALED
-        for kind in ("dense", "convolution")
+        for kind in SHAPES
         for layout in LAYOUTS
     ]
 
 
 @pytest.mark.clause("initializers.resolved")
-@pytest.mark.parametrize("kind", ["dense", "convolution"])
+@pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", SCALED)
 def test_resolved_law_is_the_papers(name, kind, layout):
     family, distribution = name.split("_")
-    out, in_, *kernel = DENSE if kind == "dense" else CONVOLUTION
+    shape = SHAPES[kind]
+    out, in_, *kernel = shape if layout == "out_in" else (shape[-1], shape[-2], *shape[:-2])
     field = math.prod(kernel)
     variance = {
         "lecun": 1 / (in_ * field),
         "xavier": 2 / ((in_ + out) * field),
         "he": 2 / (in_ * field),
     }[family]
-    law = INITIALIZERS[name].resolve(_shape(kind, layout), layout)
+    law = INITIALIZERS[name].resolve(shape, layout)
     cls = {"normal": Normal, "truncated": TruncatedNormal, "uniform": Uniform}[distribution]
     assert type(law) is cls
     asserts.within_ulp(np.array(law.moments[1]), np.array(variance), "float64", 4)
@@ -246,7 +242,7 @@ def test_constants(nx, dtype, rule, value):
 
 @pytest.mark.clause("initializers.orthogonal")
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("sizes", [(32, 32), (48, 20), (20, 48), (16, 4, 3, 3)], ids=str)
+@pytest.mark.parametrize("sizes", [SQUARE, TALL, TALL[::-1], (20, 12, 2, 2)], ids=str)
 def test_rows_or_columns_are_orthonormal(nx, dtype, layout, sizes):
     out, in_, *kernel = sizes
     shape = sizes if layout == "out_in" else (*kernel, in_, out)

@@ -13,6 +13,7 @@ from isometry.common.laws.orthogonal import DeltaOrthogonal, Orthogonal
 from isometry.common.laws.recurrent import Chrono, PerGate
 from isometry.common.laws.scaling import VarianceScaling
 from isometry.common.laws.upsampling import ICNR
+from isometry.conformance.shapes import DENSE, TALL
 
 REFUSED = {
     "convolution that widens": (
@@ -51,20 +52,20 @@ def test_what_has_no_law_is_refused_before_anything_is_drawn(nx, case):
     np.testing.assert_array_equal(nx.to_numpy(stream.normal((4,))), nx.to_numpy(fresh.normal((4,))))
 
 
-NOTHING = [
-    Normal(0.5, 0.0),
-    TruncatedNormal(0.5, 0.0),
-    Uniform(0.5, 0.5),
-    VarianceScaling(0.0, "fan_avg", "uniform"),
-    Orthogonal(0.0),
-    DeltaOrthogonal(0.0),
-]
+NOTHING = {
+    Normal(0.5, 0.0): DENSE,
+    TruncatedNormal(0.5, 0.0): DENSE,
+    Uniform(0.5, 0.5): DENSE,
+    VarianceScaling(0.0, "fan_avg", "uniform"): DENSE,
+    Orthogonal(0.0): TALL,
+    DeltaOrthogonal(0.0): (*TALL, 1),
+}
+"""Rule -> shape to draw it in."""
 
 
 @pytest.mark.clause("initializers.bad-input")
 @pytest.mark.parametrize("rule", NOTHING, ids=repr)
 def test_a_spread_of_zero_gives_the_mean(nx, dtype, rule):
-    shape = (48, 20, 1)  # as (48, 20) in test_initializers: JAX compiles a QR for each
-    weight = nx.to_numpy(nx.initialize(rule, shape, nx.stream(16), dtype=dtype))
+    weight = nx.to_numpy(nx.initialize(rule, NOTHING[rule], nx.stream(16), dtype=dtype))
     mean = rule.moments[0] if hasattr(rule, "moments") else 0.0
-    np.testing.assert_array_equal(weight, np.full(shape, mean))
+    np.testing.assert_array_equal(weight, np.full(NOTHING[rule], mean))

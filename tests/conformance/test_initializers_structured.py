@@ -29,6 +29,7 @@ from isometry.common.statistics import rounding, verdicts
 from isometry.common.statistics.tolerances import TANH_ULP
 from isometry.conformance import asserts
 from isometry.conformance.recording import RecordingStream
+from isometry.conformance.shapes import DENSE, TALL
 
 
 def _stored(shape, layout):
@@ -134,8 +135,6 @@ def test_the_forget_gate_has_its_bias_and_the_others_none(nx, dtype, order):
 
 # --- blocks of a known law ----------------------------------------------------------------------
 
-TALL = (48, 20)  # as in test_initializers: JAX compiles a QR for each shape
-
 
 @pytest.mark.clause("initializers.delta-orthogonal")
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -155,14 +154,15 @@ def test_delta_orthogonal_kernels_are_orthogonal_at_their_centre(nx, dtype, kern
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rule", [Orthogonal(), Identity(), VarianceScaling()], ids=repr)
 def test_each_gate_is_a_layer_of_its_own(nx, full_dtype, rule, layout):
-    shape, block = _stored((144, 20), layout), _stored(TALL, layout)
+    along = 0 if layout == "out_in" else 1  # the gates' outputs
+    shape = tuple(3 * size if k == along else size for k, size in enumerate(TALL))
     weight = nx.initialize(PerGate(rule, 3), shape, nx.stream(5), layout=layout, dtype=full_dtype)
     stream = nx.stream(5)
     parts = [
-        nx.to_numpy(nx.initialize(rule, block, stream, layout=layout, dtype=full_dtype))
+        nx.to_numpy(nx.initialize(rule, TALL, stream, layout=layout, dtype=full_dtype))
         for _ in range(3)
     ]
-    expected = np.concatenate(parts, axis=0 if layout == "out_in" else 1)
+    expected = np.concatenate(parts, axis=along)
     asserts.same_bits(nx.to_numpy(weight), expected)
 
 
@@ -187,12 +187,10 @@ def test_sub_pixels_begin_alike(nx, kernel, order, layout):
 @pytest.mark.clause("initializers.padding")
 @pytest.mark.parametrize("padding", [None, 0, 2, -1])
 def test_the_padding_word_has_no_features(nx, dtype, padding):
-    table = nx.to_numpy(
-        nx.initialize(Embedding(Normal(0.0, 2.0), padding), (5, 4), nx.stream(7), dtype=dtype)
+    table, expected = (
+        nx.to_numpy(nx.initialize(rule, DENSE, nx.stream(7), dtype=dtype))
+        for rule in (Embedding(Normal(0.0, 2.0), padding), Normal(0.0, 2.0))
     )
-    expected = nx.to_numpy(
-        nx.initialize(Normal(0.0, 2.0), (5, 4), nx.stream(7), dtype=dtype)
-    ).copy()
     if padding is not None:
         expected[padding] = 0
     asserts.same_bits(table, expected)

@@ -12,9 +12,9 @@ from isometry.common.laws.fans import LAYOUTS
 from isometry.common.laws.lsuv import lsuv
 from isometry.common.statistics import rounding
 from isometry.conformance import asserts
+from isometry.conformance.shapes import SQUARE
 
 LAYERS = ("first", "second", "third")
-SQUARE = (32, 32)  # one of those in test_initializers: JAX compiles a QR for each
 
 
 def _net(nx, dtype, layout, scale=1.0):

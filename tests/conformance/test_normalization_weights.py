@@ -144,8 +144,9 @@ def test_spectral_norm_against_the_reference(nx, mode, full_dtype, prepare, shap
 def test_power_iteration_converges_as_it_should(nx, full_dtype, iterations):
     """Singular values 3, 2 and 1 in rotated bases: u and sigma in closed form."""
     values, components = np.array([3.0, 2.0, 1.0]), np.array([0.25, 1.0, 1.0])
-    left, _ = np.linalg.qr(wave((4, 3), 1))
-    right, _ = np.linalg.qr(wave((6, 3), 2))
+    (outputs, inputs), _ = WEIGHTS[0]
+    left, _ = np.linalg.qr(wave((outputs, 3), 1))
+    right, _ = np.linalg.qr(wave((inputs, 3), 2))
     weight, start = (left * values) @ right.T, left @ components[:, None]
     # of u each component grows by the square of its singular value
     exact_u = components * values ** (2 * iterations)
@@ -243,7 +244,7 @@ def test_iterations_whiten_large_directions_first(nx, mode, full_dtype, prepare)
     The squares of the features' sizes cannot be represented, or vanish, as eps is 0.
     """
     signs = np.array([[1.0]])
-    for _ in range(3):
+    for _ in range(4):
         signs = np.block([[signs, signs], [signs, -signs]])
     std = np.array([1.0, 2.0**-2, 2.0**-4, 2.0**-6])
     variance = std**2

@@ -129,8 +129,8 @@ def test_draws_are_arrays_of_the_dtype_and_shape(nx, dtype, kind, draw):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("draw", ["normal", "truncated_normal"])
 def test_draws_of_standard_deviation_0_are_the_mean(nx, dtype, kind, draw):
-    x = getattr(_stream(nx, kind, 0), draw)((3,), mean=1.5, std=0.0, dtype=dtype)
-    np.testing.assert_array_equal(nx.to_numpy(x), [1.5] * 3)
+    x = getattr(_stream(nx, kind, 0), draw)((COUNT,), mean=1.5, std=0.0, dtype=dtype)
+    np.testing.assert_array_equal(nx.to_numpy(x), np.full(COUNT, 1.5))
 
 
 # --- the laws -----------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_draws_have_as_many_values_as_their_dtype_leaves(nx, dtype, draw, seed, 
 def _every_draw(nx):
     stream = nx.stream(2026)
     (child,) = stream.split(1)
-    drawn = [_drawn(nx, s, draw, count=50) for s in (stream, child) for draw in DRAWS]
+    drawn = [_drawn(nx, s, draw, count=100) for s in (stream, child) for draw in DRAWS]
     return [*drawn, nx.to_numpy(nx.initialize("orthogonal", (6, 4), stream))]
 
 
