@@ -487,17 +487,45 @@ def _arange(start: float, stop: float, step: float, *, dtype: str) -> Array:
 
 
 def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
-    count = xs.shape[0]
-    rows = tf.TensorArray(xs.dtype, size=count).unstack(xs)
-    carry, y = step(carry, rows.read(0))  # outside of the loop: shows what a y is
-    ys = tf.TensorArray(y.dtype, size=count, element_shape=y.shape).write(0, y)
+    if tf.executing_eagerly():
+        ys = []
+        for x in tf.unstack(xs):
+            carry, y = step(carry, x)
+            ys.append(y)
+        return carry, tf.stack(ys)
+    # stacks of tensors, pushed to and popped from: the gradient of each is the other. That of
+    # TensorArray.read adds up lists as long as xs, at every step
+    count, row = xs.shape[0], tf.constant(xs.shape[1:].as_list(), tf.int32)
 
-    def body(k: Array, carry: Any, ys: tf.TensorArray) -> tuple[Array, Any, tf.TensorArray]:
-        carry, y = step(carry, rows.read(k))
-        return k + 1, carry, ys.write(k, y)
+    def pop(rows: Array) -> tuple[Array, Array]:
+        return tf.raw_ops.TensorListPopBack(
+            input_handle=rows, element_shape=row, element_dtype=xs.dtype
+        )
 
-    _, carry, ys = tf.while_loop(lambda k, *_: k < count, body, (1, carry, ys))
-    return carry, ys.stack()
+    def push(ys: Array, y: Array) -> Array:
+        return tf.raw_ops.TensorListPushBack(input_handle=ys, tensor=y)
+
+    rows, x = pop(tf.raw_ops.TensorListFromTensor(tensor=tf.reverse(xs, [0]), element_shape=row))
+    carry, y = step(carry, x)  # outside of the loop: shows what a y is
+    shape = tf.constant(y.shape.as_list(), tf.int32)
+    ys = push(
+        tf.raw_ops.EmptyTensorList(
+            element_shape=shape, max_num_elements=count, element_dtype=y.dtype
+        ),
+        y,
+    )
+
+    def body(k: Array, carry: Any, rows: Array, ys: Array) -> tuple[Array, Any, Array, Array]:
+        rows, x = pop(rows)
+        carry, y = step(carry, x)
+        return k + 1, carry, rows, push(ys, y)
+
+    _, carry, _, ys = tf.while_loop(
+        lambda k, *_: k < count, body, (1, carry, rows, ys), maximum_iterations=count - 1
+    )
+    return carry, tf.raw_ops.TensorListStack(
+        input_handle=ys, element_shape=shape, element_dtype=y.dtype, num_elements=count
+    )
 
 
 def _svd(x: Array) -> tuple[Array, Array, Array]:

@@ -439,13 +439,14 @@ def compare(
     """Lay backends side by side: run studies on each, or take results recorded before.
 
     Every backend runs in a process of its own; one that crashes or hangs becomes a row that says
-    so. Without STUDY all studies run. Recorded files are compared with each other and with
-    what runs beside them.
+    so. STUDY may be a group, "chapter" or "depth"; without it the chapter runs. Recorded files
+    are compared with each other and with what runs beside them.
 
     \b
     Examples:
       isometry compare
       isometry compare xavier symmetry --backends numpy,torch --seed 7
+      isometry compare depth                    the studies beyond the chapter
       isometry compare matrix-chain --set length=200 --timeout 60
       isometry compare sigmoid-gradient --python mxnet=/opt/mxnet/bin/python
       isometry compare laptop.json cluster.json -o both
@@ -494,14 +495,15 @@ def _atlas(libraries: Sequence[str], output: Path) -> NoReturn:
 
 
 def _targets(targets: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
-    """Tell studies from files; every study if neither is named."""
+    """Tell studies from files; the studies of the chapter if neither is named."""
     from isometry.common import checks, studies
 
     files = [Path(t) for t in targets if t not in studies.NAMES and _is_file(t)]
-    names = [t for t in targets if t in studies.NAMES or not _is_file(t)]
-    for name in names:
-        checks.choice("study", name, studies.NAMES)
-    return (tuple(dict.fromkeys(names)) if targets else studies.NAMES), files
+    asked = [t for t in targets if t in studies.NAMES or not _is_file(t)]
+    for name in asked:
+        checks.choice("study", name, (*studies.NAMES, *studies.GROUPS))
+    names = [study for name in asked for study in studies.GROUPS.get(name, (name,))]
+    return (tuple(dict.fromkeys(names)) if targets else studies.GROUPS["chapter"]), files
 
 
 def _recorded(file: Path) -> Result:

@@ -151,3 +151,83 @@ def test_refusals():
         propagation.growth("tanh", 1.0, 8)
     with pytest.raises(InvalidArgument, match="false_alarm"):
         propagation.mean_bound([propagation.growth("relu", 1.0, 64)], 10, 1e-13)
+
+
+# --- the distribution of a sum, given that nothing died ------------------------------------------
+
+
+def test_alive_is_growth_given_that_a_unit_is_active():
+    law = propagation.alive("relu", 0.7, 5)
+    chance = {k: mp.binomial(5, k) / mp.mpf(31) for k in range(1, 6)}
+    mean = mp.log(mp.mpf("1.4")) + sum(w * mp.psi(0, mp.mpf(k) / 2) for k, w in chance.items())
+    assert law.mean == pytest.approx(float(mean), rel=1e-12)
+    assert law.dropped == 0
+    assert propagation.alive("linear", 0.7, 5).mean == propagation.growth("linear", 0.7, 5).mean
+    # E ln((2/n) chi2_K) and its variance, as listed for n = 10
+    assert propagation.alive("relu", 0.2, 10).mean == pytest.approx(-0.307461011, rel=1e-8)
+    assert propagation.alive("relu", 0.2, 10).variance == pytest.approx(0.866734253, rel=1e-8)
+
+
+def test_dead_probability_by_counting():
+    assert propagation.dead_probability([1, 2]) == 1 - 0.5 * 0.75
+    assert propagation.dead_probability([200] * 4) == pytest.approx(4 * 2.0**-200)
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_fourth_moment_ratio_is_that_of_the_law(activation):
+    widths = (3, 11, 6)
+    laws = [propagation.growth(activation, 0.3, n) for n in widths]  # K = 0 adds to no moment
+    fourth, second = (sum(law.cumulant(np.array([t]))[0] for law in laws) for t in (2.0, 1.0))
+    exact = propagation.fourth_moment_ratio(activation, widths)
+    assert exact == pytest.approx(np.exp(fourth - 2 * second), rel=1e-10)
+    listed = {(8, 10): 128.39073, (32, 10): 4.2708809}
+    for (width, depth), ratio in listed.items():
+        found = propagation.fourth_moment_ratio("relu", [width] * depth)
+        assert found == pytest.approx(ratio, rel=1e-7)
+
+
+def test_sum_cdf_of_one_chi_square_and_of_a_mixture():
+    from scipy.stats import chi2
+
+    x = np.linspace(-6, 4, 41)
+    linear = propagation.growth("linear", 0.4, 3)
+    np.testing.assert_allclose(
+        propagation.sum_cdf([linear], x), chi2.cdf(np.exp(x) / 0.4, 3), atol=1e-11
+    )
+    relu = propagation.alive("relu", 0.4, 6)
+    mixed = sum(
+        w * chi2.cdf(np.exp(x) / 0.4, k) for k, w in zip(relu.degrees, relu.weights, strict=True)
+    )
+    np.testing.assert_allclose(propagation.sum_cdf([relu], x), mixed, atol=1e-11)
+
+
+def test_sum_cdf_of_two_layers_by_quadrature_and_its_quantile():
+    a, b = propagation.growth("linear", 0.5, 4), propagation.alive("relu", 0.2, 3)
+
+    def beyond(x):  # P(ln A + ln B <= x), integrating over A = chi2_4 / 2
+        def inner(y):
+            bound = mp.exp(x) / (y / 2) / mp.mpf("0.2")
+            below = sum(
+                w * mp.gammainc(mp.mpf(k) / 2, 0, bound / 2, regularized=True)
+                for k, w in zip(map(int, b.degrees), map(mp.mpf, b.weights), strict=True)
+            )
+            return y * mp.exp(-y / 2) / 4 * below
+
+        return mp.quad(inner, [0, 1, 4, 10, 30, 80])
+
+    for x in (-3.0, -0.7, 0.9):
+        exact = float(beyond(mp.mpf(x)))
+        found = float(propagation.sum_cdf([a, b], np.array(x)))
+        assert found == pytest.approx(exact, abs=1e-10)
+        assert propagation.sum_quantile([a, b], found) == pytest.approx(x, abs=1e-7)
+
+
+def test_tilted_weights_by_the_power_of_the_norm():
+    law = propagation.alive("relu", 0.3, 7)
+    tilted = law.tilted(2.0)
+    step = 1e-5
+    at = law.cumulant(np.array([2 - step, 2.0, 2 + step]))
+    assert tilted.mean == pytest.approx((at[2] - at[0]) / (2 * step), rel=1e-8)
+    assert tilted.cumulant(np.array([1.0]))[0] == pytest.approx(
+        law.cumulant(np.array([3.0]))[0] - at[1], rel=1e-12
+    )

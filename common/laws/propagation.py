@@ -5,9 +5,9 @@ of independent entries N(0, s_l**2); its gradient is ``g_l = d(v . h_L)/d h_l`` 
 independent entries N(0, 1), and ``d_l = phi'(z_l) g_l``, so that ``g_{l-1} = W_l^T d_l``.
 
 **Second moments** are what Glorot and Bengio (2010, eq. 5 and 6) and He et al. (2015, eq. 9 and
-14) propagate: ``E h_l**2 = E phi(z)**2``, ``z ~ N(0, n_{l-1} s_l**2 E h_{l-1}**2)``. They are
+13) propagate: ``E h_l**2 = E phi(z)**2``, ``z ~ N(0, n_{l-1} s_l**2 E h_{l-1}**2)``. They are
 exact for linear and ReLU nets at any width and the limit of infinite width (mean field, Poole et
-al. 2016, eq. 3; Schoenholz et al. 2017, eq. 9) for tanh.
+al. 2016, eq. 3; Schoenholz et al. 2017) for tanh.
 
 **Logarithms** are what one sees. By Jensen's inequality ``E ln ||h||**2 < ln E ||h||**2``: each
 layer loses about 1/n (linear) or 5/(2n) (ReLU) nats, and the sample mean of a variance over a few
@@ -19,7 +19,13 @@ is an exact sum of independent terms, at every width:
 
 The second line holds although d_l depends on W_l, because ReLU's mask depends on the sign of z_l
 alone and v is symmetric: W_l^T d_l is Gaussian and independent of h_{l-1}. Its moment generating
-function is known in closed form, hence bounds that hold at the stated size (`deviation_bound`).
+function is known in closed form, hence bounds that hold at the stated size (`deviation_bound`), and
+so is its characteristic function, hence the distribution of the sum (`sum_cdf`).
+
+**Raw fourth moments** mislead. ``E ||h_L||**4 / (E ||h_L||**2)**2 = prod(1 + 5/n_l)`` grows like
+exp(5 sum 1/n_l) (Hanin 2018, theorem 1; Hanin and Nica 2020), but it comes from nets that are so
+rare that no sample holds them: `tilted` gives the law of the log-norm weighted by ``||h||**4``,
+hence what part of the moment a sample can see.
 
 **One step** has an exact law for any phi, given what was measured one layer before:
 ``h_l`` has independent entries phi(N(0, s_l**2 ||h_{l-1}||**2)); and, W_l being Gaussian and
@@ -36,26 +42,34 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
-from scipy.special import digamma, gammaln, logsumexp, polygamma
+from scipy.special import digamma, gammaln, loggamma, logsumexp, polygamma
 
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 
 __all__ = [
     "ACTIVATIONS",
+    "CUT",
     "LogChiSquare",
+    "alive",
     "backward_laws",
+    "clipped_square",
+    "dead_probability",
     "deviation_bound",
     "expected_log_variances",
     "forward_laws",
+    "fourth_moment_ratio",
     "growth",
     "mean_bound",
     "moments",
     "second_moments",
+    "sum_cdf",
+    "sum_quantile",
     "tanh_sum_bound",
 ]
 
 ACTIVATIONS = ("linear", "relu", "tanh")
+CUT = 3.0  # where `clipped_square` clips, in standard deviations
 DROPPED = 1e-13  # binomial mass left out below: with few degrees no negative moment exists
 _NODES, _WEIGHTS = hermegauss(160)
 _WEIGHTS = _WEIGHTS / math.sqrt(2 * math.pi)
@@ -144,6 +158,32 @@ class LogChiSquare:
             np.asarray(t) * math.log(2 * self.scale) + logsumexp(ratio, b=self.weights, axis=1)
         )
 
+    def tilted(self, power: float) -> LogChiSquare:
+        """Return the law of X under the density exp(power X) / E exp(power X).
+
+        Again a mixture of log chi-squares: of ``degrees + 2 power``, with weights multiplied by
+        ``Gamma(K/2 + power) / Gamma(K/2)``. Power 2 weights each layer by ``||h||**4``.
+        """
+        half = self.degrees / 2
+        logs = np.log(self.weights) + gammaln(half + power) - gammaln(half)
+        weights = np.exp(logs - logsumexp(logs))
+        return LogChiSquare(self.scale, self.degrees + 2 * power, weights)
+
+
+def _binomial(width: int) -> np.ndarray:
+    """Return the probabilities of 0 .. width under Binomial(width, 1/2)."""
+    k = np.arange(width + 1.0)
+    logs = gammaln(width + 1) - gammaln(k + 1) - gammaln(width - k + 1) - width * math.log(2)
+    return np.asarray(np.exp(logs))
+
+
+def _mixture(scale: float, mass: np.ndarray) -> LogChiSquare:
+    """Return the law of degrees 0, 1, .. of these probabilities, less 0 and the fewest degrees."""
+    kept = np.cumsum(mass) > DROPPED
+    kept[0] = False
+    degrees = np.arange(float(mass.size))[kept]
+    return LogChiSquare(scale, degrees, mass[kept], float(mass[~kept].sum()))
+
 
 def growth(activation: str, scale: float, width: int) -> LogChiSquare:
     """Return the law of ``ln(scale chi2_K)``, K = `width` (linear) or Binomial(width, 1/2) (ReLU).
@@ -156,14 +196,36 @@ def growth(activation: str, scale: float, width: int) -> LogChiSquare:
         raise InvalidArgument(
             f"an exact law of log-norms exists for linear and relu nets; received {activation!r}"
         )
-    k = np.arange(width + 1.0)
-    logs = gammaln(width + 1) - gammaln(k + 1) - gammaln(width - k + 1) - width * math.log(2)
-    mass = np.exp(logs)
-    below = np.cumsum(mass)
-    kept = below > DROPPED
-    kept[0] = False
-    dropped = float(mass[~kept].sum())
-    return LogChiSquare(scale, k[kept], mass[kept], dropped)
+    return _mixture(scale, _binomial(width))
+
+
+def alive(activation: str, scale: float, width: int) -> LogChiSquare:
+    """Return the law of `growth` given that the layer is not dead, K >= 1.
+
+    What is independent over layers stays so, given that none of them is dead.
+    """
+    if activation != "relu":
+        return growth(activation, scale, width)
+    mass = _binomial(width)
+    mass[0] = 0.0
+    return _mixture(scale, mass / mass.sum())
+
+
+def dead_probability(widths: Sequence[int]) -> float:
+    """Return the probability that one of the ReLU layers is 0 on an input: 1 - prod(1 - 2**-n)."""
+    return -math.expm1(sum(math.log1p(-(2.0**-n)) for n in widths))
+
+
+def fourth_moment_ratio(activation: str, widths: Sequence[int]) -> float:
+    """Return ``E ||h||**4 / (E ||h||**2)**2`` after layers of these widths.
+
+    ``prod(1 + 5/n)`` for ReLU, ``prod(1 + 2/n)`` for linear nets, whatever the variance of the
+    Gaussian weights: ``E chi2_K = n/2, E chi2_K**2 = n (n + 5) / 4`` for K ~ Binomial(n, 1/2).
+    """
+    excess = {"linear": 2.0, "relu": 5.0}[
+        checks.choice("activation", activation, ("linear", "relu"))
+    ]
+    return math.exp(sum(math.log1p(excess / n) for n in widths))
 
 
 def forward_laws(
@@ -212,11 +274,11 @@ def deviation_bound(
 
     ``P(S >= mean + b) <= exp(K(t) - t (mean + b))`` for each t > 0, K being the cumulant
     generating function, and likewise below (Boucheron, Lugosi and Massart 2013, section 2.2). The
-    smallest over 64 values of t around the normal optimum; each of them gives a valid bound, so
+    smallest over 96 values of t around the normal optimum; each of them gives a valid bound, so
     the choice affects its sharpness alone. No normal approximation.
     """
     log_level = math.log(2 / level)
-    t = math.sqrt(2 * log_level / variance) * np.geomspace(1 / 16, 2, 64)
+    t = math.sqrt(2 * log_level / variance) * np.geomspace(1 / 64, 2, 96)
     upper = np.min((cumulant(t) + log_level) / t) - mean
     lower = np.min((cumulant(-t) + log_level) / t) + mean
     return float(max(upper, lower))
@@ -239,6 +301,99 @@ def mean_bound(laws: Sequence[LogChiSquare], count: int, false_alarm: float) -> 
         sum(law.variance for law in laws) / count,
         level,
     )
+
+
+def sum_cdf(laws: Sequence[LogChiSquare], x: np.ndarray) -> np.ndarray:
+    """Return P(S <= x) of a sum S of independent laws, with absolute error at most 1e-11.
+
+    ``F(x) = 1/2 - (1/pi) sum_k Im(phi(t_k) exp(-i t_k x)) / (k + 1/2)``, ``t_k = (k + 1/2) h``,
+    phi the characteristic function (Gil-Pelaez 1951 by the midpoint rule). Its error is at most the
+    probability beyond ``x -+ 2 pi / h`` (Davies 1973, Biometrika 60, 415-417), at most 1e-13 by
+    Chernoff's bound, and the terms left off, at most 1e-13: ``|phi(t)|`` is at most the product of
+    ``E |Gamma(K/2 + i t)| / Gamma(K/2)``, and each factor falls, from t to t + h, at least by
+    ``exp(-h Im psi(K/2 + i t))`` with its largest K.
+    """
+    mean, bound = _centre(laws)
+    step = math.pi / bound
+    grouped = _grouped(laws)
+    t = (np.arange(_nodes(grouped, step)) + 0.5) * step
+    log_phi = np.zeros(t.size, dtype=complex)
+    with np.errstate(divide="ignore"):  # a factor below the smallest number is 0, and so is phi
+        for law, count in grouped:
+            log_phi += count * (1j * t * math.log(2 * law.scale) + np.log(_ratio(law, t)))
+    inside = np.clip(np.asarray(x, dtype=np.float64), mean - bound, mean + bound)[..., None]
+    waves = np.imag(np.exp(log_phi - 1j * t * inside)) / (t / step)
+    return np.asarray(np.clip(0.5 - waves.sum(axis=-1) / math.pi, 0.0, 1.0))
+
+
+def clipped_square(laws: Sequence[LogChiSquare]) -> tuple[float, float]:
+    """Return mean and variance of ``min(z**2, 9)``, z = (S - mean) / standard deviation.
+
+    A bounded measure of spread, for which finite-sample inequalities hold: ``E min(|z|, 3)**p =
+    int_0^3 p w**(p-1) P(|z| > w) dw`` by Gauss-Legendre with 64 nodes on `sum_cdf`.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    w, weights = CUT * (nodes + 1) / 2, CUT * weights / 2
+    mean = sum(law.mean for law in laws)
+    deviation = math.sqrt(sum(law.variance for law in laws))
+    beyond = 1 - sum_cdf(laws, mean + w * deviation) + sum_cdf(laws, mean - w * deviation)
+    second, fourth = (float((weights * p * w ** (p - 1) * beyond).sum()) for p in (2, 4))
+    return second, fourth - second**2
+
+
+def sum_quantile(laws: Sequence[LogChiSquare], probability: float) -> float:
+    """Return x with P(S <= x) = `probability`, as exactly as `sum_cdf`; by bisection."""
+    mean, bound = _centre(laws)
+    grid = np.linspace(mean - bound, mean + bound, 65)
+    for _ in range(8):  # each narrows 64 times
+        k = int(np.searchsorted(sum_cdf(laws, grid), probability))
+        grid = np.linspace(grid[max(k - 1, 0)], grid[min(k, 64)], 65)
+    return float(grid[32])
+
+
+def _centre(laws: Sequence[LogChiSquare]) -> tuple[float, float]:
+    """Return the mean of a sum of laws, and how far from it at most 1e-13 lie."""
+    mean = sum(law.mean for law in laws)
+    variance = sum(law.variance for law in laws)
+    grouped = _grouped(laws)
+    bound = deviation_bound(
+        lambda t: np.sum([count * law.cumulant(t) for law, count in grouped], axis=0),
+        mean,
+        variance,
+        1e-13,
+    )
+    return mean, bound
+
+
+def _grouped(laws: Sequence[LogChiSquare]) -> list[tuple[LogChiSquare, int]]:
+    """Return each law once, with how often it comes."""
+    found: dict[tuple[float, bytes, bytes], list[LogChiSquare]] = {}
+    for law in laws:
+        key = (law.scale, law.degrees.tobytes(), law.weights.tobytes())
+        found.setdefault(key, []).append(law)
+    return [(group[0], len(group)) for group in found.values()]
+
+
+def _ratio(law: LogChiSquare, t: np.ndarray, *, absolute: bool = False) -> np.ndarray:
+    """Return ``E Gamma(K/2 + i t) / Gamma(K/2)``, or the expectation of its absolute value."""
+    half = law.degrees / 2
+    logs = loggamma(half + 1j * np.asarray(t)[..., None]) - gammaln(half)
+    terms = np.exp(logs.real if absolute else logs)
+    return np.asarray(terms @ law.weights / law.weights.sum())
+
+
+def _nodes(grouped: Sequence[tuple[LogChiSquare, int]], step: float) -> int:
+    """Return how many nodes leave off at most 1e-13."""
+    nodes = 16
+    while True:
+        t = nodes * step
+        size, slope = 1.0, 0.0
+        for law, count in grouped:
+            size *= float(_ratio(law, np.array(t), absolute=True)) ** count
+            slope += count * float(digamma(law.degrees.max() / 2 + 1j * t).imag)
+        if size / -math.expm1(-slope * step) <= 1e-13 * nodes:
+            return nodes
+        nodes *= 2
 
 
 def tanh_sum_bound(q: np.ndarray, width: int, level: float) -> tuple[float, float]:

@@ -25,11 +25,30 @@ from isometry.common.results import Check, Quantity, Result
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
 
-__all__ = ["NAMES", "Findings", "Parameter", "Study", "find", "run"]
+__all__ = ["GROUPS", "NAMES", "Findings", "Parameter", "Study", "find", "run"]
 
 Tell = Callable[[int, int, str], None]
 
-NAMES = ("sigmoid-gradient", "matrix-chain", "xavier", "symmetry", "normalization")
+GROUPS: dict[str, tuple[str, ...]] = {
+    "chapter": ("sigmoid-gradient", "matrix-chain", "xavier", "symmetry", "normalization"),
+    "depth": (
+        "signal-propagation",
+        "edge-of-chaos",
+        "dynamical-isometry",
+        "ten-thousand-layers",
+        "vanishing-curvature",
+        "sample-variance",
+        "gradient-variance",
+        "hessian-spectrum",
+        "matrix-products",
+        "coordinate-check",
+        "batch-norm",
+        "input-scaling",
+    ),
+}
+"""The chapter of Dive into Deep Learning, 5.4; and what depth does to a signal, beyond it."""
+
+NAMES = tuple(name for group in GROUPS.values() for name in group)
 
 
 @dataclass(frozen=True)

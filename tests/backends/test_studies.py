@@ -14,6 +14,37 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "xavier": {"depth": 20, "width": 128, "networks": 2},
     "symmetry": {"steps": 30},
     "normalization": {"steps": 20},
+    "signal-propagation": {"depth": 6, "width": 64, "networks": 2, "steps": 1, "examples": 16},
+    "edge-of-chaos": {"depth": 16, "width": 128, "networks": 2, "grid": 4},
+    "dynamical-isometry": {"depth": 4, "width": 64, "networks": 12, "convolutions": 10},
+    "coordinate-check": {"widths": "128,512", "seeds": 6, "steps": 1},
+    "batch-norm": {"steps": 4, "seeds": 1},
+    "sample-variance": {
+        "depth": 20,
+        "widths": "64",
+        "samples": 24,
+        "networks": 4,
+        "training_depth": 6,
+        "steps": 8,
+    },
+    "gradient-variance": {"shapes": "12x6,4+12x5", "networks": 500},
+    "vanishing-curvature": {
+        "depths": "8",
+        "chains": 500,
+        "net_depths": "4",
+        "nets": 100,
+        "remedy_nets": 2,
+    },
+    "matrix-products": {"size": 4, "pairs": 20, "depth": 3},
+    "hessian-spectrum": {
+        "examples": 32,
+        "width": 8,
+        "depths": "5",
+        "lanczos": 20,
+        "steps": 20,
+    },
+    "input-scaling": {"examples": 200, "features": 3},
+    "ten-thousand-layers": {"depth": 32, "contrasts": "bias", "rungs": 0, "convolutional": 2},
 }
 
 

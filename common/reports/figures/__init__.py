@@ -7,29 +7,21 @@ Matplotlib is touched. Each study's figures are in a file of its own.
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from isometry.common import studies
 from isometry.common.reports.agreement import distinct
-from isometry.common.reports.figures import (
-    matrix_chain,
-    normalization,
-    sigmoid_gradient,
-    symmetry,
-    xavier,
-)
 from isometry.common.reports.figures.style import DPI, STYLE, WIDTH, Drawing
 from isometry.common.results import Result, write_atomically
 
 __all__ = ["DPI", "DRAWINGS", "STYLE", "WIDTH", "Drawing", "draw"]
 
 DRAWINGS: dict[str, tuple[Drawing, ...]] = {
-    "sigmoid-gradient": sigmoid_gradient.DRAWINGS,
-    "matrix-chain": matrix_chain.DRAWINGS,
-    "xavier": xavier.DRAWINGS,
-    "symmetry": symmetry.DRAWINGS,
-    "normalization": normalization.DRAWINGS,
+    name: importlib.import_module(f"{__name__}.{name.replace('-', '_')}").DRAWINGS
+    for name in studies.NAMES
 }
 
 

@@ -1,0 +1,253 @@
+"""Training of very deep nets by normalized gradients, which can be interrupted and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isometry.common.errors import InvalidArgument
+from isometry.common.results import write_atomically
+
+if TYPE_CHECKING:
+    from isometry.common.contract import Backend
+
+__all__ = ["Checkpoint", "Data", "Plan", "Training", "train"]
+
+Array = Any
+Forward = Callable[[Mapping[str, Array], Array], Array]
+"""``forward(parameters, x) -> logits``, compiled where the backend compiles."""
+
+MOMENTUM = 0.9
+EVERY = 10  # steps between two checkpoints
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images as the net takes them, one-hot labels; the first `trained` are trained on."""
+
+    x: np.ndarray
+    labels: np.ndarray
+    trained: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a net is trained: `steps` of momentum 0.9 on gradients divided by their norm.
+
+    The length of a step falls linearly from `rate` to 0. Batches are drawn without replacement,
+    epoch by epoch, from NumPy's generator of `seed`: the same on every backend.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    seed: int
+
+    def indices(self, step: int, count: int) -> np.ndarray:
+        """Return the images of a step; the last batch of an epoch is filled from its beginning."""
+        per_epoch = math.ceil(count / self.batch)
+        epoch, k = divmod(step, per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(count)
+        return np.resize(order, per_epoch * self.batch)[k * self.batch : (k + 1) * self.batch]
+
+
+@dataclass
+class Training:
+    """What was trained, and how it went.
+
+    Attributes
+    ----------
+    parameters, velocity : dict of str to array
+    losses : list of float
+        Cross-entropy of each step's batch in nats, before the step.
+    scale : float
+        What the outputs are divided by: their root mean square at first.
+    seconds : float
+        Of the steps, also those before an interruption; `slowest` is the first, with compilation.
+    accuracy, test_accuracy : float
+        After the last step, on what was trained on and on the rest.
+    """
+
+    parameters: dict[str, Array]
+    velocity: dict[str, Array]
+    scale: float
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    accuracy: float = math.nan
+    test_accuracy: float = math.nan
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the loss or its gradient overflowed, which ends the training."""
+        return bool(self.losses) and not math.isfinite(self.losses[-1])
+
+
+class Checkpoint:
+    """A file that holds a training; what another run wrote is refused.
+
+    Parameters
+    ----------
+    path : Path
+        An ``.npz``, replaced in one step each time.
+    run : mapping
+        Everything that the training depends on; its digest stands in the file.
+    """
+
+    def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
+        self.path = path
+        text = json.dumps(run, sort_keys=True, default=str)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, nx: Backend, training: Training) -> None:
+        """Write the training as it is."""
+        arrays = {"digest": np.array(self.digest), "losses": np.array(training.losses)}
+        arrays["scale"], arrays["seconds"] = np.array(training.scale), np.array(training.seconds)
+        for kind in ("parameters", "velocity"):
+            for name, value in getattr(training, kind).items():
+                arrays[f"{kind}:{name}"] = nx.to_numpy(value)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        write_atomically(self.path, buffer.getvalue())
+
+    def load(self, nx: Backend) -> Training | None:
+        """Return what was saved, or None if nothing was.
+
+        Raises
+        ------
+        InvalidArgument
+            If the file is not a checkpoint of this run.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                arrays = dict(archive)
+            digest = str(arrays.pop("digest"))
+        except (OSError, ValueError, KeyError) as error:
+            raise InvalidArgument(
+                f"{self.path} is not a checkpoint: {error}; remove it or name another"
+            ) from error
+        if digest != self.digest:
+            raise InvalidArgument(
+                f"{self.path} is the checkpoint of another run: its parameters, seed, backend or "
+                "version differ; remove it or name another"
+            )
+        kinds: dict[str, dict[str, Array]] = {"parameters": {}, "velocity": {}}
+        for name, value in arrays.items():
+            kind, _, path = name.partition(":")
+            if path:
+                kinds[kind][path] = nx.asarray(value)
+        return Training(
+            kinds["parameters"],
+            kinds["velocity"],
+            scale=float(arrays["scale"]),
+            losses=arrays["losses"].tolist(),
+            seconds=float(arrays["seconds"]),
+        )
+
+
+def train(
+    nx: Backend,
+    forward: Forward,
+    parameters: Mapping[str, Array],
+    data: Data,
+    plan: Plan,
+    tell: Callable[[Training], None],
+    checkpoint: Checkpoint | None = None,
+) -> Training:
+    """Train, from the checkpoint on if it holds something, and measure the accuracy.
+
+    Parameters
+    ----------
+    forward : callable
+    parameters : mapping of str to array
+        To begin with.
+    tell : callable
+        Called after each step.
+    """
+    training = checkpoint.load(nx) if checkpoint else None
+    if training is None:
+        first = forward(parameters, nx.asarray(data.x[: plan.batch]))
+        scale = float(np.sqrt(np.mean(np.square(nx.to_numpy(first).astype(np.float64)))))
+        zeros = {name: nx.ops.zeros_like(value) for name, value in parameters.items()}
+        training = Training(dict(parameters), zeros, scale or 1.0)
+    evaluate = nx.value_and_gradient(
+        lambda p, x, labels: _cross_entropy(nx, forward(p, x) * (1 / training.scale), labels)
+    )
+    update = nx.compile(_update(nx, sorted(parameters)))
+    while len(training.losses) < plan.steps and not training.stopped:
+        started = time.perf_counter()
+        rate = plan.rate * (1 - len(training.losses) / plan.steps)
+        chosen = plan.indices(len(training.losses), data.trained)
+        x, labels = nx.asarray(data.x[chosen]), nx.asarray(data.labels[chosen])
+        value, gradient = evaluate(training.parameters, x, labels)
+        norm, *updated = update(
+            training.parameters, training.velocity, gradient, nx.asarray([rate])
+        )
+        loss = float(nx.to_numpy(value))
+        if math.isfinite(loss) and 0 < float(nx.to_numpy(norm)) < math.inf:
+            half = len(parameters)
+            training.parameters = dict(zip(sorted(parameters), updated[:half], strict=True))
+            training.velocity = dict(zip(sorted(parameters), updated[half:], strict=True))
+        else:  # the step is not taken, and there is none after it
+            loss = math.nan
+        training.losses.append(loss)
+        training.seconds += time.perf_counter() - started
+        if checkpoint and len(training.losses) % EVERY == 0:
+            checkpoint.save(nx, training)
+        tell(training)
+    correct = _correct(nx, forward, training.parameters, data, plan.batch)
+    training.accuracy = float(correct[: data.trained].mean())
+    training.test_accuracy = float(correct[data.trained :].mean())
+    if checkpoint:
+        checkpoint.save(nx, training)
+    return training
+
+
+def _update(nx: Backend, names: Sequence[str]) -> Callable[..., tuple[Array, ...]]:
+    """Return a step's arithmetic: the gradient's norm, then new parameters, then velocities."""
+    ops = nx.ops
+
+    def update(
+        parameters: Mapping[str, Array],
+        velocity: Mapping[str, Array],
+        gradient: Mapping[str, Array],
+        rate: Array,
+    ) -> tuple[Array, ...]:
+        squares = [ops.sum(ops.square(gradient[name])) for name in names]
+        norm = ops.sqrt(ops.sum(ops.stack(squares)))
+        faster = [MOMENTUM * velocity[name] + gradient[name] / norm for name in names]
+        moved = [parameters[name] - rate * v for name, v in zip(names, faster, strict=True)]
+        return norm, *moved, *faster
+
+    return update
+
+
+def _cross_entropy(nx: Backend, logits: Array, labels: Array) -> Array:
+    """Return the mean of ``ln sum_j exp(y_j) - y_label``."""
+    ops = nx.ops
+    top = ops.stop_gradient(ops.max(logits, axis=1, keepdims=True))
+    log_sum = ops.log(ops.sum(ops.exp(logits - top), axis=1, keepdims=True)) + top
+    return ops.mean(ops.sum(labels * (log_sum - logits), axis=1))
+
+
+def _correct(
+    nx: Backend, forward: Forward, parameters: Mapping[str, Array], data: Data, batch: int
+) -> np.ndarray:
+    """Return whether each image gets its label, in batches of one size: one compilation."""
+    count = len(data.x)
+    found = []
+    for start in range(0, count, batch):
+        chosen = np.arange(start, start + batch) % count
+        logits = nx.to_numpy(forward(parameters, nx.asarray(data.x[chosen])))
+        found.append(logits.argmax(axis=1) == data.labels[chosen].argmax(axis=1))
+    return np.concatenate(found)[:count]

@@ -1,0 +1,107 @@
+"""Mean-field signals by layer: closed forms, series, and the other recursion of the project."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from isometry.common.errors import InvalidArgument
+from isometry.common.laws import arc_cosine, propagation
+from isometry.common.laws.signals import propagate
+
+WIDTHS = (30, 50, 50, 50, 20)
+
+
+def test_relu_is_the_arc_cosine_recursion():
+    """He's rule keeps M; the cosine goes through K at each layer."""
+    found = propagate("relu", WIDTHS, [2 / n for n in WIDTHS[:-1]], second=0.7, cosine=0.37)
+    np.testing.assert_allclose(found.second, [0.7] * 4 + [1.4], rtol=1e-12)
+    cosines = [0.37]
+    for _ in range(3):
+        cosines.append(float(arc_cosine.correlation(cosines[-1])))
+    np.testing.assert_allclose(found.cosine, [*cosines, cosines[-1]], rtol=1e-12)
+    # D_3 = 1/2 * 20 * 2/50, then each step n s**2 / 2 = 1
+    np.testing.assert_allclose(found.gradient, [0.4, 0.4, 0.4, 1.0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh"])
+def test_second_moments_are_those_of_the_other_recursion(activation):
+    variances = [1.3 / n for n in WIDTHS[:-1]]
+    found = propagate(activation, WIDTHS, variances)
+    forward, _ = propagation.second_moments(activation, WIDTHS[:-1], variances[:-1])
+    np.testing.assert_allclose(found.second[:-1], forward, rtol=1e-8)
+
+
+def test_one_tanh_layer_with_bias_against_hermite_series():
+    """Mehler: ``E phi(u) phi(u') = sum_k a_k**2 (p / q)**k``, a_k Hermite coefficients of phi."""
+    found = propagate("tanh", (40, 40, 9), [1.7 / 40, 0.3 / 40], bias=0.21, second=0.9, cosine=0.6)
+    q, p = 1.7 * 0.9 + 0.21, 1.7 * 0.54 + 0.21
+    z = np.linspace(-13, 13, 4001)  # trapezoids converge exponentially on a Gaussian
+    weights = norm.pdf(z) * (z[1] - z[0])
+    phi = np.tanh(math.sqrt(q) * z)
+    square = weights @ phi**2
+    slope = weights @ (1 - phi**2) ** 2
+    before, polynomial, product = np.zeros_like(z), np.ones_like(z), 0.0
+    for k in range(80):  # orthonormal polynomials by their recurrence
+        product += (weights @ (phi * polynomial)) ** 2 * (p / q) ** k
+        following = (z * polynomial - math.sqrt(k) * before) / math.sqrt(k + 1)
+        before, polynomial = polynomial, following
+    assert found.second[1] == pytest.approx(square, rel=1e-10)
+    assert found.cosine[1] == pytest.approx(product / square, rel=1e-9)
+    assert found.second[2] == pytest.approx(0.3 * square + 0.21, rel=1e-10)
+    assert found.gradient[0] == pytest.approx(slope * 9 * 0.3 / 40, rel=1e-10)
+
+
+def test_residual_closed_forms():
+    """Linear: M and G grow by 1 + n s**2 a layer. ReLU: E relu(u) = sqrt(q / (2 pi))."""
+    widths = (50, 50, 50, 50)
+    found = propagate("linear", widths, [0.5 / 50] * 3, cosine=0.2, residual=True)
+    np.testing.assert_allclose(found.second, [1, 1.5, 2.25, 1.125], rtol=1e-12)
+    np.testing.assert_allclose(found.cosine, [0.2] * 4, rtol=1e-12)
+    np.testing.assert_allclose(found.gradient, [0.75, 0.5, 1.0], rtol=1e-12)
+    relu = propagate("relu", widths, [2 / 50] * 3, mean=0.4, cosine=1.0, residual=True)
+    level = math.sqrt(2 / (2 * math.pi))
+    first = 1 + 2 * 0.4 * level + 1
+    second = first + 2 * (0.4 + level) * math.sqrt(2 * first / (2 * math.pi)) + first
+    np.testing.assert_allclose(relu.second, [1, first, second, 2 * second], rtol=1e-10)
+    np.testing.assert_allclose(relu.cosine, 1.0, rtol=1e-12)
+    # without layers of one width nothing is added
+    plain = propagate("tanh", (3, 4, 5), [0.1, 0.1])
+    skipping = propagate("tanh", (3, 4, 5), [0.1, 0.1], residual=True)
+    np.testing.assert_array_equal(plain.second, skipping.second)
+
+
+def test_residual_theory_is_that_of_a_wide_net():
+    """One wide net of random weights: averages over n units are right to about 5 / sqrt(n)."""
+    n, rng = 3000, np.random.default_rng(4)
+    h = rng.normal(size=(2, n)) + 0.5
+    start = np.mean(h * h)
+    found = propagate(
+        "relu",
+        (n, n, n, n),
+        [1 / n] * 3,
+        bias=0.04,
+        second=start,
+        cosine=np.mean(h[0] * h[1]) / start,
+        mean=h.mean(),
+        residual=True,
+    )
+    for layer in (1, 2):
+        z = h @ rng.normal(size=(n, n)).T / math.sqrt(n) + 0.2 * rng.normal(size=n)
+        h = h + np.maximum(z, 0)
+        assert np.mean(h * h) == pytest.approx(found.second[layer], rel=0.1)
+        assert np.mean(h[0] * h[1]) / np.mean(h * h) == pytest.approx(found.cosine[layer], abs=0.05)
+
+
+def test_nothing_arrives():
+    found = propagate("relu", (3, 3, 3), [0.0, 0.0])
+    np.testing.assert_array_equal(found.second, [1, 0, 0])
+    np.testing.assert_array_equal(found.gradient, [0, 1])
+
+
+def test_refuses():
+    with pytest.raises(InvalidArgument, match="a variance for each of 2 layers; received 1"):
+        propagate("relu", (3, 3, 3), [1.0])
+    with pytest.raises(InvalidArgument, match="did you mean 'tanh'"):
+        propagate("tnah", (3, 3, 3), [1.0, 1.0])

@@ -1,0 +1,304 @@
+"""The fully connected network: right on NumPy, drawn by its laws, differentiated as it is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isometry.backends.numpy_backend import NumpyBackend
+from isometry.common.errors import InvalidArgument
+from isometry.common.laws.distributions import Constant, Normal
+from isometry.common.laws.initializers import INITIALIZERS, Orthogonal
+from isometry.common.networks.fully_connected import FullyConnected, Stack
+from isometry.common.statistics.assertions import assert_law
+from isometry.common.statistics.bounds import proportion
+
+sys.path.insert(0, str(Path(__file__).parent))
+import networks_by_hand as by_hand
+
+nx = NumpyBackend()
+WIDTHS = (5, 4, 4, 4, 6, 6, 3)
+BATCH = 7
+CLOSE = 1e-12
+"""Of values about 1: six layers of at most 30 terms are some thousand roundings of 1.1e-16."""
+
+OPTIONS = [
+    {"activation": "linear"},
+    {"activation": "relu", "initializer": "he_normal"},
+    {"activation": "leaky_relu", "bias": Normal(0.0, 0.5)},
+    {"activation": "sigmoid", "bias": Normal(0.1, 1.0)},
+    {"activation": "tanh", "initializer": Orthogonal(1.3), "bias": Constant(0.2)},
+    *(
+        {"normalization": kind, "place": place, "shortcut": shortcut, "bias": Normal(0.0, 0.3)}
+        for kind in ("batch", "layer", "rms")
+        for place in ("preactivation", "activation")
+        for shortcut in (None, "residual", "dense")
+    ),
+    {"shortcut": "residual"},
+    {"shortcut": "dense"},
+    {"shortcut": "residual", "dropout": 0.4},
+    {"shortcut": "dense", "normalization": "batch", "dropout": 0.25},
+]
+
+
+def named(options):
+    return ",".join(f"{name}={value}" for name, value in options.items())
+
+
+def drawn(options, *, widths=WIDTHS, seed=5):
+    """Return the network, its parameters with scales and shifts of no special value, and x."""
+    network = FullyConnected(widths, **options)
+    stream = nx.stream(seed)
+    parameters = network.initialize(nx, stream, dtype="float64")
+    for path, value in parameters.items():
+        if path.endswith(("scale", "shift")):
+            parameters[path] = value + stream.normal(value.shape, std=0.3, dtype="float64")
+    return network, parameters, stream.normal((BATCH, widths[0]), dtype="float64")
+
+
+def extras(network, *, seed=6):
+    """Return masks, if the network drops out, and offsets of every layer."""
+    stream = nx.stream(seed)
+    found = network.masks(nx, stream, BATCH, dtype="float64") if network.dropout else {}
+    for stack in network.stacks:
+        shape = (stack.count, BATCH, stack.n_out)
+        found[f"{stack.name}/offset"] = stream.normal(shape, std=0.2, dtype="float64")
+    return found
+
+
+# --- forward -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
+@pytest.mark.parametrize("extra", [False, True], ids=["plain", "extras"])
+def test_forward_is_the_plain_loop(options, extra):
+    network, parameters, x = drawn(options)
+    more = extras(network) if extra else {}
+    output, trace = network.forward(nx, parameters, x, more)
+    expected, preactivations = by_hand.forward({**parameters, **more}, x, **options)
+    np.testing.assert_allclose(output, expected, rtol=CLOSE, atol=CLOSE)
+    rows = [z for stack in network.stacks for z in trace[stack.name]]
+    assert [z.shape for z in rows] == [(BATCH, n) for n in WIDTHS[1:]]
+    for z, right in zip(rows, preactivations, strict=True):
+        np.testing.assert_allclose(z, right, rtol=CLOSE, atol=CLOSE)
+
+
+def test_activation_can_be_a_function():
+    _, parameters, x = drawn({})
+    network = FullyConnected(WIDTHS, activation=lambda nx, z: nx.ops.sqrt(1 + z * z) - 1)
+    h = x
+    for own in by_hand.layers(parameters):
+        z = h @ own["weight"].T
+        h = np.sqrt(1 + z**2) - 1
+    np.testing.assert_allclose(network.forward(nx, parameters, x)[0], z, rtol=CLOSE, atol=CLOSE)
+
+
+def test_masks_drop_and_rescale():
+    network, parameters, x = drawn({"dropout": 0.4})
+    masks = network.masks(nx, nx.stream(8), 2000, dtype="float64")
+    assert set(masks) == {"stack0/mask", "stack1/mask", "stack2/mask", "stack3/mask"}
+    assert masks["stack1/mask"].shape == (2, 2000, 4)
+    values = np.concatenate([mask.ravel() for mask in masks.values()])
+    assert set(np.unique(values)) == {0.0, 1 / (1 - 0.4)}
+    low, high = proportion((0.6, 0.6), values.size, 1e-9)
+    assert low <= np.mean(values > 0) <= high
+    assert high - low < 0.04
+    assert (masks["stack1/mask"][0] != masks["stack1/mask"][1]).any()
+    # without masks nothing is dropped
+    whole = FullyConnected(WIDTHS).forward(nx, parameters, x)[0]
+    np.testing.assert_array_equal(network.forward(nx, parameters, x)[0], whole)
+
+
+def test_dtype_is_kept():
+    network = FullyConnected((4, 3, 3, 2), bias="zeros", normalization="layer", dropout=0.5)
+    parameters = network.initialize(nx, nx.stream(1))
+    masks = network.masks(nx, nx.stream(2), 5)
+    x = nx.stream(3).normal((5, 4))
+    output, trace = network.forward(nx, parameters, x, masks)
+    for values in (*parameters.values(), *masks.values(), output, *trace.values()):
+        assert values.dtype == np.float32
+
+
+# --- stacks and parameters -----------------------------------------------------------------------
+
+
+def test_layers_of_one_shape_are_one_stack():
+    assert FullyConnected((5, 4, 4, 4, 6, 6, 3)).stacks == (
+        Stack("stack0", 1, 1, 5, 4, True),
+        Stack("stack1", 2, 2, 4, 4, True),
+        Stack("stack2", 4, 1, 4, 6, True),
+        Stack("stack3", 5, 1, 6, 6, True),
+        Stack("stack4", 6, 1, 6, 3, False),
+    )
+    # the last layer has no activation, and so is by itself
+    assert FullyConnected((2,) * 9).stacks == (
+        Stack("stack0", 1, 7, 2, 2, True),
+        Stack("stack1", 8, 1, 2, 2, False),
+    )
+    dense = FullyConnected((5, 4, 4, 3), shortcut="dense").stacks
+    assert [(s.n_in, s.n_out) for s in dense] == [(5, 4), (9, 4), (13, 3)]
+    assert FullyConnected((1, 1)).stacks == (Stack("stack0", 1, 1, 1, 1, False),)
+    assert FullyConnected((5, 4, 4, 3)).depth == 3
+
+
+@pytest.mark.parametrize(
+    ("normalization", "names"),
+    [
+        (None, {"weight", "bias"}),
+        ("rms", {"weight", "bias", "scale"}),
+        ("layer", {"weight", "bias", "scale", "shift"}),
+        ("batch", {"weight", "bias", "scale", "shift"}),
+    ],
+)
+def test_parameters_have_these_paths_and_shapes(normalization, names):
+    network = FullyConnected((3, 2, 2, 2, 4), bias="ones", normalization=normalization)
+    parameters = network.initialize(nx, nx.stream(0))
+    shapes = {"weight": (2, 2, 2), "bias": (2, 2), "scale": (2, 2), "shift": (2, 2)}
+    assert {path: parameters[path].shape for path in parameters if path.startswith("stack1/")} == {
+        f"stack1/{name}": shapes[name] for name in names
+    }
+    # nothing is normalized after the last layer
+    last = {path.split("/")[1] for path in parameters if path.startswith("stack2/")}
+    assert last == {"weight", "bias"}
+    for name, value in (("bias", 1), ("scale", 1), ("shift", 0)):
+        for path in parameters:
+            if path.endswith(name):
+                assert (parameters[path] == value).all()
+    without = FullyConnected((3, 2, 4)).initialize(nx, nx.stream(0))
+    assert set(without) == {"stack0/weight", "stack1/weight"}
+
+
+@pytest.mark.parametrize("rule", ["xavier_normal", "he_uniform", "lecun_truncated"])
+def test_weights_follow_the_law_of_their_fans(rule):
+    network = FullyConnected((30, 60, 60, 60, 20), initializer=rule, bias=Normal(1.0, 2.0))
+    networks = [network.initialize(nx, stream) for stream in nx.stream(11).split(16)]
+    effect = {"std": ("relative", 0.1), "mean": ("sd", 0.1)}
+    for stack, shape in (("stack0", (60, 30)), ("stack1", (60, 60)), ("stack2", (20, 60))):
+        weights = np.stack([parameters[f"{stack}/weight"] for parameters in networks])
+        law = INITIALIZERS[rule].resolve(shape, "out_in")
+        assert_law(weights, law, false_alarm=1e-9, detects=effect)
+    bias = np.stack([parameters["stack1/bias"] for parameters in networks])
+    few = {"std": ("relative", 0.3), "mean": ("sd", 0.3)}
+    assert_law(bias, Normal(1.0, 2.0), false_alarm=1e-9, detects=few)
+
+
+def test_layers_of_a_stack_are_independent():
+    network = FullyConnected((50,) * 5, initializer="lecun_normal")
+    first, second, third = network.initialize(nx, nx.stream(2))["stack0/weight"]
+    pairs = np.stack([first, second])
+    assert_law(
+        pairs,
+        INITIALIZERS["lecun_normal"].resolve((50, 50), "out_in"),
+        false_alarm=1e-9,
+        detects={"independence": ("absolute", 0.15)},
+    )
+    assert not np.isin(third, first).any()
+
+
+def test_each_orthogonal_layer_is_orthogonal_and_drawn_by_itself():
+    network = FullyConnected((8,) * 5, initializer=Orthogonal(1.5))
+    weights = network.initialize(nx, nx.stream(3), dtype="float64")["stack0/weight"]
+    for W in weights:
+        np.testing.assert_allclose(W @ W.T, 2.25 * np.eye(8), atol=CLOSE)
+    assert (weights[0] != weights[1]).any()
+
+
+def test_the_same_stream_gives_the_same_network():
+    network = FullyConnected(WIDTHS, bias=Normal(0.0, 1.0))
+    one, two, three = (network.initialize(nx, nx.stream(seed)) for seed in (4, 4, 5))
+    for path, value in one.items():
+        np.testing.assert_array_equal(value, two[path])
+        assert (value != three[path]).all()
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+SMOOTH = [
+    options for options in OPTIONS if options.get("activation", "tanh") in ("tanh", "sigmoid")
+]
+
+
+@pytest.mark.parametrize("options", SMOOTH, ids=named)
+def test_gradient_is_that_of_the_function(options):
+    """Along random directions, by central differences with Richardson's extrapolation.
+
+    At step h the error is O(h**4) of fifth derivatives, and rounding about 1e-15 |f| / h: both are
+    below 1e-9 at h = 1e-4.
+    """
+    network, parameters, x = drawn(options)
+    parameters |= extras(network) | {"x": x}
+    weights = nx.stream(9).normal((BATCH, WIDTHS[-1]), dtype="float64")
+
+    def loss(p):
+        return nx.ops.sum(network.forward(nx, p, p["x"])[0] * weights)
+
+    _, gradient = nx.value_and_gradient(loss)(parameters)
+    assert set(gradient) == set(parameters)
+    stream = nx.stream(10)
+    for path, value in parameters.items():
+        direction = stream.normal(value.shape, dtype="float64")
+        direction = direction / np.linalg.norm(direction)
+
+        def slope(h, path=path, value=value, direction=direction):
+            ends = [loss({**parameters, path: value + s * h * direction}) for s in (1, -1)]
+            return (ends[0] - ends[1]) / (2 * h)
+
+        expected = (4 * slope(1e-4) - slope(2e-4)) / 3
+        observed = np.sum(gradient[path] * direction)
+        assert observed == pytest.approx(expected, rel=1e-7, abs=1e-8), path
+
+
+def test_gradient_of_offsets_is_that_of_preactivations():
+    """``dL/dW_l`` is the outer product of it with what enters the layer, summed over the batch."""
+    network, parameters, x = drawn({"activation": "relu"})
+    offsets = {path: np.zeros_like(a) for path, a in extras(network).items()}
+    weights = nx.stream(9).normal((BATCH, WIDTHS[-1]), dtype="float64")
+
+    def loss(p):
+        return nx.ops.sum(network.forward(nx, p, x)[0] * weights)
+
+    _, gradient = nx.value_and_gradient(loss)({**parameters, **offsets})
+    _, trace = by_hand.forward(parameters, x, activation="relu")
+    h = x
+    for own, z in zip(by_hand.layers(gradient), trace, strict=True):
+        np.testing.assert_allclose(own["offset"].T @ h, own["weight"], rtol=CLOSE, atol=CLOSE)
+        h = np.maximum(z, 0)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"widths": ()}, r"at least one layer; received \(\)"),
+        ({"widths": (3,)}, r"at least one layer; received \(3,\)"),
+        ({"widths": (3, 0, 2)}, "a width must be at least 1; received 0"),
+        ({"widths": (3, 2.5)}, "a width must be an integer; received 2.5"),
+        ({"activation": "tahn"}, "did you mean 'tanh'"),
+        ({"normalization": "bacth"}, "did you mean 'batch'"),
+        ({"place": "activations"}, "did you mean 'activation'"),
+        ({"shortcut": "skip"}, "residual, dense"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\); received 1.0"),
+        ({"dropout": -0.1}, r"dropout must be in \[0, 1\); received -0.1"),
+        ({"dropout": float("nan")}, r"dropout must be in \[0, 1\); received nan"),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(InvalidArgument, match=message):
+        FullyConnected(**{"widths": (3, 2), **arguments})
+
+
+def test_refuses_an_unknown_initializer_when_drawn():
+    with pytest.raises(InvalidArgument, match="did you mean 'he_normal'"):
+        FullyConnected((3, 2), initializer="he_norml").initialize(nx, nx.stream(0))
+
+
+def test_batch_norm_refuses_one_example():
+    network = FullyConnected((3, 4, 2), normalization="batch")
+    parameters = network.initialize(nx, nx.stream(0))
+    with pytest.raises(InvalidArgument, match="training"):
+        network.forward(nx, parameters, np.ones((1, 3), np.float32))

@@ -1,0 +1,209 @@
+"""The study signal-propagation: right on NumPy, refuses what it must, and its checks can fail."""
+
+import numpy as np
+import pytest
+
+from isometry.backends.numpy_backend import NumpyBackend
+from isometry.common import studies
+from isometry.common.errors import InvalidArgument
+from isometry.common.networks.fully_connected import NORMS, SHORTCUTS
+
+STUDY = "signal-propagation"
+SMALL = {"depth": 8, "width": 64, "networks": 4, "steps": 2, "examples": 16}
+PRODUCT = "every layer is W h + b of the reference's signal h: largest share of the bound"
+LENGTH = "each layer's step of the signal's length follows its law"
+ACROSS = "each layer's step of the second input across the first, the cosine's, follows its law"
+BACK = "each layer's step of the gradient across the signals follows its law"
+FORTH_ALL = "growth of ln ||h||**2 over all layers"
+BACK_ALL = "growth of ln ||dL/dz||**2 from the last to the first over all layers"
+KEEPS = "every layer with orthogonal weights keeps every length: largest relative change"
+
+
+def run(backend=None, seed=1, **parameters):
+    return studies.run(STUDY, backend or NumpyBackend(), seed=seed, parameters=SMALL | parameters)
+
+
+def failed(backend, **parameters):
+    return {check.claim for check in run(backend, **parameters).checks if not check.passed}
+
+
+def test_every_claim_holds_by_default():
+    told = []
+    result = studies.run(
+        STUDY, NumpyBackend(), tell=lambda done, total, _: told.append((done, total))
+    )
+    assert {check.claim for check in result.checks} == {
+        PRODUCT,
+        LENGTH,
+        ACROSS,
+        FORTH_ALL,
+        BACK_ALL,
+    }
+    assert result.passed
+    assert sum(check.false_alarm for check in result.checks) <= 1e-7
+    assert all(np.isfinite(q.values).all() for q in result.quantities.values())
+    assert told[-1][0] == told[-1][1]
+    assert result.finding.endswith(".")
+    study = studies.find(STUDY)
+    assert study.question.endswith("?")
+    assert all(parameter.help for parameter in study.parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "claims"),
+    [
+        ({"activation": "tanh"}, {PRODUCT, LENGTH, ACROSS, BACK}),
+        ({"activation": "sigmoid", "bias": 0.5}, {PRODUCT, LENGTH, ACROSS, BACK}),
+        ({"activation": "linear"}, {PRODUCT, LENGTH, ACROSS, BACK, FORTH_ALL, BACK_ALL}),
+        ({"bias": 0.3}, {PRODUCT, LENGTH, ACROSS}),
+        ({"initializer": "orthogonal", "activation": "tanh"}, {PRODUCT, KEEPS}),
+        ({"initializer": "he_uniform"}, {PRODUCT}),
+        ({"initializer": "zeros"}, {PRODUCT}),
+        ({"dtype": "float32", "activation": "leaky_relu"}, {PRODUCT, LENGTH, ACROSS, BACK}),
+        *(
+            ({"normalization": kind, "place": place, "shortcut": shortcut, "bias": 0.1}, None)
+            for kind in NORMS
+            for place in ("preactivation", "activation")
+            for shortcut in ("none", *SHORTCUTS)
+        ),
+    ],
+    ids=str,
+)
+def test_claims_hold_for_every_kind_of_net(parameters, claims):
+    result = run(**parameters)
+    assert [check for check in result.checks if not check.passed] == []
+    assert {check.claim for check in result.checks} == (claims or {PRODUCT, LENGTH, ACROSS})
+    theory = {name for name in result.quantities if name.startswith("theory/")}
+    assert len(theory) == (0 if "normalization" in parameters else 3)
+
+
+def test_measures_what_they_say():
+    result = run(networks=1)
+    q = {name: quantity.values for name, quantity in result.quantities.items()}
+    np.testing.assert_allclose(q["second moment"], q["variance"] + q["mean"] ** 2)
+    assert q["second moment"][0] == pytest.approx(1)
+    np.testing.assert_allclose(q["histogram"].sum(axis=1), 1)
+    # a ReLU's derivative is 0 for half of all values
+    np.testing.assert_allclose(q["saturated"], 0.5, atol=0.2)
+    assert (q["dead"] <= q["saturated"]).all()
+    assert q["dead"].max() > 0.05
+    assert len(q["dead"]) == SMALL["depth"] - 1
+    assert len(q["gradient variance"]) == len(q["distance"]) == SMALL["depth"]
+    assert (q["distance"] > 0).all()
+    twice = run(activation="relu", rate=0.1, steps=1).quantities["distance"].values
+    once = run(activation="relu", rate=0.05, steps=1).quantities["distance"].values
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-9)
+
+
+def test_wide_nets_are_near_theory():
+    result = run(activation="tanh", width=400, depth=5, initializer="xavier_normal", bias=0.2)
+    q = {name: quantity.values for name, quantity in result.quantities.items()}
+    for name in ("second moment", "gradient variance"):
+        np.testing.assert_allclose(q[name], q[f"theory/{name}"], rtol=0.25)
+    np.testing.assert_allclose(q["cosine"], q["theory/cosine"], atol=0.1)
+
+
+# --- broken backends -----------------------------------------------------------------------------
+
+
+class LeakyMask(NumpyBackend):
+    """A ReLU that lets half of a negative value through."""
+
+    def relu(self, x, /):
+        return self.leaky_relu(x, slope=0.5)
+
+
+class LostGradient(NumpyBackend):
+    """Loses a third of every gradient in the first layers."""
+
+    def value_and_gradient(self, f, /):
+        inner = super().value_and_gradient(f)
+
+        def value_and_gradient(parameters, *args):
+            value, gradient = inner(parameters, *args)
+            return value, {
+                path: a / 3 if path == "stack0/offset" else a for path, a in gradient.items()
+            }
+
+        return value_and_gradient
+
+
+class TooLarge(NumpyBackend):
+    """Draws normal values a quarter too large."""
+
+    def stream(self, seed, /):
+        stream = super().stream(seed)
+        normal = stream.normal
+        stream.normal = lambda shape, **options: 1.25 * normal(shape, **options)
+        return stream
+
+
+@pytest.mark.parametrize(
+    ("broken", "parameters", "claim"),
+    [
+        (LeakyMask, {}, PRODUCT),
+        (LeakyMask, {}, LENGTH),
+        (LeakyMask, {}, FORTH_ALL),
+        (TooLarge, {"activation": "tanh"}, LENGTH),
+        (TooLarge, {"activation": "tanh"}, ACROSS),
+        (TooLarge, {"activation": "tanh"}, BACK),
+        (TooLarge, {"activation": "linear"}, FORTH_ALL),
+        (TooLarge, {"activation": "linear"}, BACK_ALL),
+        (LostGradient, {"activation": "tanh"}, BACK),
+        (LostGradient, {}, BACK_ALL),
+    ],
+)
+def test_catches(broken, parameters, claim):
+    assert claim in failed(broken(), networks=24, **parameters)
+
+
+class NotOrthogonal(NumpyBackend):
+    """Returns one column of Q a little too long."""
+
+    def __init__(self):
+        super().__init__()
+        qr = self.ops.qr
+
+        def stretched(x, /):
+            q, r = qr(x)
+            return q * np.where(np.arange(q.shape[-1]) == 0, 1 + 1e-6, 1.0), r
+
+        self.ops.qr = stretched
+
+
+def test_catches_weights_that_are_not_orthogonal():
+    assert failed(NotOrthogonal(), initializer="orthogonal") == {KEEPS}
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"depth": 0}, "depth must be between 2 and 100000; received 0"),
+        ({"width": 0}, "width must be between 64 and 100000; received 0"),
+        ({"examples": 1}, "examples must be between 2"),
+        ({"examples": 1798}, "examples must be between .* 1797; received 1798"),
+        ({"activation": "rlu"}, "did you mean 'relu'"),
+        ({"initializer": "he_norml"}, "did you mean 'he_normal'"),
+        ({"normalization": "bach"}, "did you mean 'batch'"),
+        ({"shortcut": "residul"}, "did you mean 'residual'"),
+        ({"place": "before"}, "preactivation, activation"),
+        ({"dtype": "float16"}, "float32"),
+        ({"rate": 0.0}, "rate must be greater than 0"),
+        ({"bias": -1.0}, "bias must be at least 0"),
+        (
+            {"initializer": "ones", "activation": "linear", "dtype": "float32", "depth": 40},
+            r"preactivations overflow float32 at layer 2\d of 40, beyond 3.4e\+38",
+        ),
+        (
+            {"activation": "linear", "rate": 1e30, "steps": 3, "dtype": "float32"},
+            r"weights after 3 steps at rate 1e\+30 overflow float32 at layer \d of 8",
+        ),
+    ],
+    ids=str,
+)
+def test_refuses(parameters, message):
+    with pytest.raises(InvalidArgument, match=message):
+        run(**parameters)
