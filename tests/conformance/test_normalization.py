@@ -146,6 +146,7 @@ def test_batch_norm_of_many_rows(nx):
     expected = laws.batch_norm(x, *channels, **options)
     bound = laws.normalization_bound()
     for observed, right in zip((y, mean, variance), expected, strict=True):
+        assert nx.dtype_of(observed) == "float32"
         asserts.within(nx.to_numpy(observed), right, bound * np.maximum(1.0, np.abs(right)))
 
 
