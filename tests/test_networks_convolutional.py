@@ -9,7 +9,7 @@ from isometry.backends.numpy_backend import NumpyBackend
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import Normal
 from isometry.common.networks.convolutional import Convolutional
-from isometry.common.networks.fully_connected import Stack
+from isometry.common.networks.stacks import Stack
 
 nx = NumpyBackend()
 CLOSE = 1e-12

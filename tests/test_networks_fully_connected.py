@@ -12,7 +12,8 @@ from isometry.backends.numpy_backend import NumpyBackend
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import Constant, Normal
 from isometry.common.laws.initializers import INITIALIZERS, Orthogonal
-from isometry.common.networks.fully_connected import FullyConnected, Stack
+from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.networks.stacks import Stack
 from isometry.common.statistics.assertions import assert_law
 from isometry.common.statistics.bounds import proportion
 
@@ -275,6 +276,7 @@ def test_gradient_of_offsets_is_that_of_preactivations():
     ("arguments", "message"),
     [
         ({"widths": ()}, r"at least one layer; received \(\)"),
+        ({"widths": 5}, "at least one layer; received 5"),
         ({"widths": (3,)}, r"at least one layer; received \(3,\)"),
         ({"widths": (3, 0, 2)}, "a width must be at least 1; received 0"),
         ({"widths": (3, 2.5)}, "a width must be an integer; received 2.5"),

@@ -18,7 +18,7 @@ critical line between them xi_c is infinite. The map of c is a power series with
 are not negative, hence convex: chi_1 alone decides whether c* < 1 exists.
 
 Sources: Poole et al. 2016, Exponential expressivity in deep neural networks through transient
-chaos, eq. 3 to 6; Schoenholz et al. 2017, Deep information propagation, eq. 3 to 9.
+chaos, eq. 3 to 6; Schoenholz et al. 2017, Deep information propagation.
 
 ``dq'/dq = sigma_w^2 E z phi(sqrt(q) z) phi'(sqrt(q) z) / sqrt(q)``, the same as Schoenholz's
 ``chi_1 + sigma_w^2 E phi'' phi`` by Stein's lemma, and without a second derivative.

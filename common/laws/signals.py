@@ -13,7 +13,7 @@ gradient   ``D_l = E phi'(u)^2 G_l``, ``G_{l-1} = n_l s_l^2 D_l``, plus G_l wher
 
 M and C are averages over units of the product of an input's signal with itself and with another
 input's, A that of the signal, D and G of the squared gradient in z_l and h_l (Poole et al. 2016,
-eq. 3 and 5; Schoenholz et al. 2017, eq. 9; residual: Yang and Schoenholz 2017, section 3). The
+eq. 3 and 5; Schoenholz et al. 2017; residual: Yang and Schoenholz 2017, section 3). The
 limit of infinite width; M is exact at any width for linear and ReLU nets without biases.
 """
 

@@ -11,8 +11,7 @@ from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.initializers import Initializer
 from isometry.common.networks.activations import Activation, activation
-from isometry.common.networks.fully_connected import Stack
-from isometry.common.networks.stacks import Layer, draw, run
+from isometry.common.networks.stacks import Layer, Stack, draw, grouped, run_all
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -97,12 +96,7 @@ class Convolutional:
 
         Their `n_in` and `n_out` count channels.
         """
-        found, first = [], 1
-        for k, (shape, group) in enumerate(itertools.groupby(itertools.pairwise(self.channels))):
-            count = len(list(group))
-            found.append(Stack(f"stack{k}", first, count, *shape, hidden=True))
-            first += count
-        return tuple(found)
+        return grouped([(*pair, True) for pair in itertools.pairwise(self.channels)])
 
     def initialize(
         self, nx: Backend, stream: Stream, /, *, dtype: str = "float32"
@@ -161,14 +155,9 @@ class Convolutional:
             For each stack ``stackK`` -> z (count, batch, c_out, size, size).
         """
         every = {**parameters, **(extras or {})}
-        trace = {}
         ops = nx.ops
         with nx.scope():
-            h = x
-            for stack in self.stacks:
-                prefix = f"{stack.name}/"
-                own = {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
-                h, trace[stack.name] = run(nx, self._layer(nx), h, own)
+            h, trace = run_all(nx, self.stacks, lambda _: self._layer(nx), x, every)
             flat = ops.reshape(h, (-1, self.channels[-1] * self.size**2))
             y = ops.matmul(flat, ops.permute_dims(every["readout/weight"], (1, 0)))
             if "readout/bias" in every:

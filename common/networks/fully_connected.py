@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,41 +12,18 @@ from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import Constant
 from isometry.common.laws.initializers import Initializer
 from isometry.common.networks.activations import Activation, activation
-from isometry.common.networks.stacks import Layer, draw, run
+from isometry.common.networks.stacks import Layer, Stack, draw, grouped, run_all
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
     from isometry.common.streams import Stream
 
-__all__ = ["FullyConnected", "Stack"]
+__all__ = ["FullyConnected"]
 
 Array = Any
 NORMS = ("batch", "layer", "rms")
 PLACES = ("preactivation", "activation")
 SHORTCUTS = ("residual", "dense")
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Consecutive layers of one shape, whose parameters are stacked.
-
-    Attributes
-    ----------
-    name : str
-        Prefix of the parameters' paths.
-    first : int
-        Number of the first layer, from 1.
-    count, n_in, n_out : int
-    hidden : bool
-        Whether an activation follows: after every layer but the last of the network.
-    """
-
-    name: str
-    first: int
-    count: int
-    n_in: int
-    n_out: int
-    hidden: bool
 
 
 @dataclass(frozen=True)
@@ -90,7 +67,7 @@ class FullyConnected:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if len(self.widths) < 2:
+        if not isinstance(self.widths, Sequence) or len(self.widths) < 2:
             raise InvalidArgument(
                 f"widths must name the input and at least one layer; received {self.widths}"
             )
@@ -120,12 +97,7 @@ class FullyConnected:
             (n_in, n_out, layer < self.depth)
             for layer, (n_in, n_out) in enumerate(zip(inputs, self.widths[1:], strict=True), 1)
         ]
-        found, first = [], 1
-        for k, (shape, group) in enumerate(itertools.groupby(shapes)):
-            count = len(list(group))
-            found.append(Stack(f"stack{k}", first, count, *shape))
-            first += count
-        return tuple(found)
+        return grouped(shapes)
 
     def initialize(
         self, nx: Backend, stream: Stream, /, *, dtype: str = "float32"
@@ -198,14 +170,8 @@ class FullyConnected:
             For each stack ``stackK`` -> z (count, batch, n_out).
         """
         every = {**parameters, **(extras or {})}
-        trace = {}
         with nx.scope():
-            h = x
-            for stack in self.stacks:
-                prefix = f"{stack.name}/"
-                own = {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
-                h, trace[stack.name] = run(nx, self._layer(nx, stack), h, own)
-        return h, trace
+            return run_all(nx, self.stacks, lambda stack: self._layer(nx, stack), x, every)
 
     def _layer(self, nx: Backend, stack: Stack) -> Layer:
         ops, phi = nx.ops, activation(self.activation)

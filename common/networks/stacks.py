@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isometry.common.laws.distributions import Distribution
@@ -14,11 +16,44 @@ if TYPE_CHECKING:
     from isometry.common.contract import Backend
     from isometry.common.streams import Stream
 
-__all__ = ["Layer", "draw", "run"]
+__all__ = ["Layer", "Stack", "draw", "grouped", "run", "run_all"]
 
 Array = Any
 Layer = Callable[[Array, Mapping[str, Array]], tuple[Array, Array]]
 """``layer(h, own) -> (h', z)``: a layer's output and preactivation, given its own arrays."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Consecutive layers of one shape, whose parameters are stacked.
+
+    Attributes
+    ----------
+    name : str
+        Prefix of the parameters' paths.
+    first : int
+        Number of the first layer, from 1.
+    count, n_in, n_out : int
+    hidden : bool
+        Whether an activation follows: after every layer but the last of the network.
+    """
+
+    name: str
+    first: int
+    count: int
+    n_in: int
+    n_out: int
+    hidden: bool
+
+
+def grouped(shapes: Iterable[tuple[int, int, bool]]) -> tuple[Stack, ...]:
+    """Return the stacks of layers ``(n_in, n_out, hidden)``: equal ones in a row are one."""
+    found, first = [], 1
+    for k, (shape, group) in enumerate(itertools.groupby(shapes)):
+        count = len(list(group))
+        found.append(Stack(f"stack{k}", first, count, *shape))
+        first += count
+    return tuple(found)
 
 
 def draw(
@@ -73,6 +108,25 @@ def run(nx: Backend, layer: Layer, h: Array, stacked: Mapping[str, Array]) -> tu
 
     h, z = ops.scan(step, h, rows)
     return h, z
+
+
+def run_all(
+    nx: Backend,
+    stacks: Iterable[Stack],
+    layer: Callable[[Stack], Layer],
+    h: Array,
+    every: Mapping[str, Array],
+) -> tuple[Array, dict[str, Array]]:
+    """Run stacks in order, each with those of the arrays whose paths begin with its name.
+
+    Returns what leaves the last, and the preactivations of each by its name.
+    """
+    trace = {}
+    for stack in stacks:
+        prefix = f"{stack.name}/"
+        own = {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
+        h, trace[stack.name] = run(nx, layer(stack), h, own)
+    return h, trace
 
 
 def _unpacked(nx: Backend, row: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:

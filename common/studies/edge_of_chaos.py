@@ -253,7 +253,7 @@ def _measure(
             expected=theory.chi_1,
             bound=theory.chi_1 * (level + NEXT_ORDER),
             source="D' / D times chi_1(q*) / chi_1(q), q of the layer before: its mean is chi_1 = "
-            "sigma_w^2 E phi'^2 at any width (Schoenholz et al. 2017, eq. 8; Chernoff's "
+            "sigma_w^2 E phi'^2 at any width (Schoenholz et al. 2017; Chernoff's "
             "bound, isometry.common.laws.two_inputs)",
             false_alarm=FALSE_ALARM,
         ),
