@@ -8,12 +8,16 @@ the reason why it is no fault; one that does not, or an explained one that is ki
 The framework is imported and the suite collected once. Each mutant is judged in a fork of that
 process, up to the first failure, by the tests that ran the changed lines of the right adapter,
 quick ones first; what survives them without an explanation faces all the others too.
+
+With ``--record``, a run that was cut off goes on where it stopped, as long as nothing of the
+package has changed: what is judged so far stands in FOLDER/MODULE.unfinished.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -35,6 +39,7 @@ import coverage
 import pytest
 from operators import Mutant, mutants
 
+import isometry
 from isometry import conformance
 from isometry.common import registry
 from isometry.conformance.plugin import BACKENDS, INSTANCES
@@ -75,12 +80,40 @@ class Coverage:
         return [*first, *(t for t in every if t not in found)] if IMPORT in found else first
 
 
+class Journal:
+    """The outcomes of one run, in a file from which a later run of the same code goes on."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file, self.outcomes, self.seconds = file, [], 0.0
+        if file is None:
+            return
+        digest = hashlib.sha256()
+        for path in sorted(Path(isometry.__file__).parent.rglob("*.py")):
+            digest.update(path.read_bytes())
+        code = digest.hexdigest()
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        if lines[:1] == [code]:
+            for line in lines[1:]:
+                outcome, seconds = line.split("\t")
+                self.outcomes.append(outcome)
+                self.seconds += float(seconds)
+        else:
+            file.write_text(f"{code}\n", encoding="utf-8")
+
+    def add(self, outcome: str, seconds: float) -> None:
+        self.outcomes.append(outcome)
+        self.seconds += seconds
+        if self.file:
+            with self.file.open("a", encoding="utf-8") as lines:
+                lines.write(f"{outcome}\t{seconds:.2f}\n")
+
+
 class Runner:
     """A pytest plugin that runs the collected suite once for each mutant."""
 
-    def __init__(self, backend: str, module: str, only: str) -> None:
+    def __init__(self, backend: str, module: str, only: str, journal: Journal) -> None:
         self.backend, self.module, self.only = backend, f"isometry.backends.{module}", only
-        self.explained = explained(module)
+        self.explained, self.journal = explained(module), journal
         self.outcomes: dict[str, str] = {}
 
     # --- the loop, in the parent ---
@@ -93,7 +126,11 @@ class Runner:
             ran = self._measure(session, source)
             found = [mutant for mutant in mutants(source) if self.only in mutant.name]
             for k, mutant in enumerate(found):
-                outcome = self._judge(session, mutant, ran)
+                if k == len(self.journal.outcomes):
+                    start = time.perf_counter()
+                    outcome = self._judge(session, mutant, ran)
+                    self.journal.add(outcome, time.perf_counter() - start)
+                outcome = self.journal.outcomes[k]
                 # of two places with one text, the worse outcome stands
                 if self.outcomes.get(mutant.name) != SURVIVED:
                     self.outcomes[mutant.name] = outcome
@@ -223,9 +260,9 @@ def _failed(session: pytest.Session, tests: list[str]) -> bool:
 # --- the command --------------------------------------------------------------------------------
 
 
-def judge(backend: str, module: str, only: str) -> dict[str, object]:
+def judge(backend: str, module: str, only: str, journal: Journal) -> dict[str, object]:
     """Return what became of the mutants of one file, with the circumstances."""
-    runner, start = Runner(backend, module, only), time.perf_counter()
+    runner = Runner(backend, module, only, journal)
     code = pytest.main(
         [
             *("-p", "isometry.conformance.plugin", "-p", "no:terminal", "-p", "no:cacheprovider"),
@@ -247,7 +284,7 @@ def judge(backend: str, module: str, only: str) -> dict[str, object]:
         "versions": {framework: registry.load(backend).version}
         | {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in names},
-        "minutes": round((time.perf_counter() - start) / 60, 1),
+        "minutes": round(journal.seconds / 60, 1),
         "mutants": len(runner.outcomes),
         **dict(sorted(Counter(runner.outcomes.values()).items())),
         "survivors": survivors,
@@ -263,6 +300,10 @@ _CACHE = {
 }
 
 
+def _unfinished(folder: Path, module: str) -> Path:
+    return folder / f"{module}.unfinished"
+
+
 def _report(found: dict[str, object], folder: Path | None) -> bool:
     """Print what one file's mutants became, record it, and return whether all is explained."""
     module = found["module"]
@@ -274,6 +315,7 @@ def _report(found: dict[str, object], folder: Path | None) -> bool:
     if folder:
         text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
         (folder / f"{module}.json").write_text(text, encoding="utf-8")
+        _unfinished(folder, module).unlink()
     return not (found["stale"] or found["unexplained"])
 
 
@@ -283,13 +325,17 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="mutants whose name has TEXT")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="write MODULE.json there")
     options = parser.parse_args()
+    if options.only and options.record:
+        parser.error("--record is for whole runs: leave out --only")
     sys.dont_write_bytecode = True
     explained = True
     with tempfile.TemporaryDirectory() as cache:
         os.environ.update(_CACHE, JAX_COMPILATION_CACHE_DIR=cache)
         for backend in options.backends:
             for module in FILES.get(backend, (f"{backend}_backend",)):
-                explained &= _report(judge(backend, module, options.only), options.record)
+                journal = Journal(options.record and _unfinished(options.record, module))
+                found = judge(backend, module, options.only, journal)
+                explained &= _report(found, options.record)
     return 0 if explained else 1
 
 
