@@ -498,7 +498,7 @@ class MxnetBackend(Backend):
             with self.scope():
                 signature = Graph.signature(args)
                 if signature not in graphs:
-                    graphs[signature] = Graph(f, tuple(map(_resumed, args)))
+                    graphs[signature] = Graph(f, tuple(map(_resumed, args)), self._context)
                 with streams[0].seeded() if streams else nullcontext():
                     return graphs[signature](args)
 

@@ -124,9 +124,12 @@ def _replaced(arguments: tuple[Any, ...], symbols: dict[str, Array]) -> Iterator
 
 
 class Graph:
-    """A function traced with symbols and hybridized, for arguments of given shapes and dtypes."""
+    """A function traced with symbols and hybridized, for arguments of given shapes and dtypes.
 
-    def __init__(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    It runs where its arguments lie, or in `context` where it has none.
+    """
+
+    def __init__(self, f: Callable[..., Any], arguments: tuple[Any, ...], context: Any) -> None:
         self._constants: dict[str, Array] = {}
         arrays = _named(arguments)
         token = _CONSTANTS.set(self._constants)
@@ -137,7 +140,7 @@ class Graph:
             self._outputs = len(result) if isinstance(result, tuple) else None
             self._inputs = sorted({name for y in outputs for name in y.list_inputs()})
             if not self._inputs:  # draws alone; but a block has an input
-                outputs.append(constant(mx.np.zeros(1)))
+                outputs.append(constant(mx.np.zeros(1, ctx=context)))
                 self._inputs = [outputs[-1].name]
         finally:
             _CONSTANTS.reset(token)

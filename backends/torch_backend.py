@@ -236,7 +236,7 @@ class TorchBackend(Backend):
         if isinstance(value, (np.ndarray, np.generic)):
             x = torch.from_numpy(np.array(value))
         else:
-            x = torch.tensor(value, dtype=_DTYPES[dtype or "float32"])
+            x = torch.tensor(value, dtype=_DTYPES[dtype or "float32"], device=self._device)
         return x.to(device=self._device, dtype=_DTYPES[dtype] if dtype else x.dtype)
 
     def adopt(self, value: np.ndarray, /, *, dtype: str) -> Array:

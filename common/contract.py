@@ -729,9 +729,10 @@ class Backend(checks.Checked, abc.ABC):
         of eager ones and depend on the seed alone, and in most frameworks have their bits (MXNet
         seeds a graph as a whole, so from its second draw on they are others). A portable stream
         draws in NumPy and therefore outside: ``checks.compilable(args)`` refuses it. Splitting a
-        stream inside raises ``streams.cannot_split()``. Differentiate outside:
-        ``nx.value_and_gradient(nx.compile(f))``. A backend without the capability "compiled"
-        returns f itself.
+        stream inside raises ``streams.cannot_split()``. Differentiate outside,
+        ``nx.value_and_gradient(nx.compile(f))``; where the backend has the capability "hvp", f may
+        also take gradients and Hessian-vector products itself. A backend without the capability
+        "compiled" returns f itself.
         """
         return f
 

@@ -25,7 +25,7 @@ class GlobalGenerators(NamedTuple):
 
 def _torch() -> tuple[Callable[[int], Any], Callable[[], Any]]:
     torch = importlib.import_module("torch")
-    return torch.manual_seed, lambda: torch.rand(4).tolist()
+    return torch.manual_seed, lambda: torch.rand(4, device="cpu").tolist()
 
 
 def _tensorflow() -> tuple[Callable[[int], Any], Callable[[], Any]]:

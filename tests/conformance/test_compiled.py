@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from isometry.common.contract import ACTIVATIONS, Backend
+from isometry.common.errors import Unsupported
 from isometry.common.laws.activations import exact_gradient
 from isometry.common.laws.normalization import normalization_bound
 from isometry.common.statistics import rounding
@@ -134,7 +135,9 @@ def test_compiled_functions_within_compiled_functions(nx, mode, prepare):
     x = np.array([1.0, -2.0], np.float32)
     for f in (outer, twice, inner):
         expected = 6 * x + 3 if f is not inner else 3 * x
-        np.testing.assert_array_equal(nx.to_numpy(f(nx.asarray(x))), expected)
+        with nx.scope():
+            y = f(nx.asarray(x))
+        np.testing.assert_array_equal(nx.to_numpy(y), expected)
 
 
 @pytest.mark.clause("compiled.arguments")
@@ -154,14 +157,17 @@ def test_second_call_computes_again(nx, mode, prepare):
     f = prepare(lambda x: x * 2.0)
     for shape in ((3,), (3,), (2, 2)):  # same shape again, then another
         for value in (1.0, 5.0):
-            x = nx.asarray(np.full(shape, value, np.float32))
-            np.testing.assert_array_equal(nx.to_numpy(f(x)), np.full(shape, 2 * value))
+            with nx.scope():
+                y = f(nx.asarray(np.full(shape, value, np.float32)))
+            np.testing.assert_array_equal(nx.to_numpy(y), np.full(shape, 2 * value))
 
 
 @pytest.mark.clause("compiled.stream")
 def test_draws_from_a_stream_passed_in(nx, mode, prepare):
     def f(x, stream):
-        return x + stream.normal((64,)), stream.uniform((64,)), stream.truncated_normal((64,))
+        with nx.scope():
+            x = x + stream.normal((64,))
+        return x, stream.uniform((64,)), stream.truncated_normal((64,))
 
     zeros = nx.asarray(np.zeros(64, np.float32))
     compiled = prepare(f)
@@ -214,3 +220,25 @@ def test_the_python_function_is_not_run_again(nx):
         np.testing.assert_array_equal(nx.to_numpy(compiled(nx.asarray(value))), 2 * value)
         counts.append(len(runs))
     assert (counts[2] == counts[1]) == ("compiled" in nx.capabilities)
+
+
+@pytest.mark.clause("compiled.hvp")
+def test_differentiates_inside_a_compiled_function(nx, full_dtype):
+    def cubes(x):
+        return nx.ops.sum(x * x * x)
+
+    @nx.compile
+    def derivatives(x, v):
+        value, gradient = nx.value_and_gradient(cubes)(x)
+        return value, gradient, nx.hvp(cubes, x, v)
+
+    x, v = np.array([[1.0, -2.0, 3.0]], full_dtype), np.array([[2.0, 1.0, -1.0]], full_dtype)
+    arrays = nx.asarray(x), nx.asarray(v)
+    if "hvp" not in nx.capabilities:
+        with pytest.raises(Unsupported):
+            nx.compile(lambda x, v: nx.hvp(cubes, x, v))(*arrays)
+        return
+    value, gradient, product = (nx.to_numpy(y) for y in derivatives(*arrays))
+    assert float(value) == np.sum(x**3)
+    np.testing.assert_array_equal(gradient, 3 * x**2)
+    np.testing.assert_array_equal(product, 6 * x * v)

@@ -122,7 +122,8 @@ def test_inside_a_compiled_function_it_is_done_or_refused(nx, done):
     if refused:
         assert "outside" in refused  # the remedy
     else:
-        expected = f(x, *map(nx.stream, seeds))
+        with nx.scope():
+            expected = f(x, *map(nx.stream, seeds))
         np.testing.assert_array_equal(nx.to_numpy(observed), nx.to_numpy(expected))
 
 

@@ -295,6 +295,27 @@ class NestedSkipped:
         return outermost
 
 
+class HessianInside:
+    """Inside a compiled function a Hessian-vector product is 0."""
+
+    needs = HVP
+    compiling = False
+
+    def compile(self, f, /):
+        def inside(*args):
+            self.compiling = True
+            try:
+                return f(*args)
+            finally:
+                self.compiling = False
+
+        return super().compile(inside)
+
+    def hvp(self, f, x, vector, /):
+        product = super().hvp(f, x, vector)
+        return self.ops.zeros_like(product) if self.compiling else product
+
+
 class DtypeOfFirstCall:
     """A compiled function returns the dtype of its first call ever after."""
 
@@ -388,4 +409,5 @@ FAULTS = {
     OutputsSwapped: "compiled.arguments",
     StreamFrozen: "compiled.stream",
     CompiledDetached: "compiled.differentiated",
+    HessianInside: "compiled.hvp",
 }
