@@ -9,8 +9,8 @@ The framework is imported and the suite collected once. Each mutant is judged in
 process, up to the first failure, by the tests that ran the changed lines of the right adapter,
 quick ones first; what survives them without an explanation faces all the others too.
 
-With ``--record``, a run that was cut off goes on where it stopped, as long as nothing of the
-package has changed: what is judged so far stands in FOLDER/MODULE.unfinished.
+With ``--record``, a run that was cut off goes on where it stopped, as long as the adapter and what
+judges it are the same: what is judged so far stands in FOLDER/MODULE.unfinished.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ import coverage
 import pytest
 from operators import Mutant, mutants
 
-import isometry
 from isometry import conformance
 from isometry.common import registry
 from isometry.conformance.plugin import BACKENDS, INSTANCES
@@ -81,15 +80,19 @@ class Coverage:
 
 
 class Journal:
-    """The outcomes of one run, in a file from which a later run of the same code goes on."""
+    """The outcomes of one run, in a file from which a later run of the same code goes on.
+
+    The code is all of the package that the collected suite has loaded: adapter, clauses, laws.
+    """
 
     def __init__(self, file: Path | None) -> None:
         self.file, self.outcomes, self.seconds = file, [], 0.0
         if file is None:
             return
+        loaded = (m for name, m in sys.modules.items() if name.partition(".")[0] == "isometry")
         digest = hashlib.sha256()
-        for path in sorted(Path(isometry.__file__).parent.rglob("*.py")):
-            digest.update(path.read_bytes())
+        for path in sorted({m.__file__ for m in loaded if getattr(m, "__file__", None)}):
+            digest.update(Path(path).read_bytes())
         code = digest.hexdigest()
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         if lines[:1] == [code]:
@@ -111,9 +114,9 @@ class Journal:
 class Runner:
     """A pytest plugin that runs the collected suite once for each mutant."""
 
-    def __init__(self, backend: str, module: str, only: str, journal: Journal) -> None:
+    def __init__(self, backend: str, module: str, only: str, unfinished: Path | None) -> None:
         self.backend, self.module, self.only = backend, f"isometry.backends.{module}", only
-        self.explained, self.journal = explained(module), journal
+        self.explained, self.unfinished = explained(module), unfinished
         self.outcomes: dict[str, str] = {}
 
     # --- the loop, in the parent ---
@@ -121,6 +124,7 @@ class Runner:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         source = Path(importlib.util.find_spec(self.module).origin).read_text(encoding="utf-8")
+        self.journal = Journal(self.unfinished)
         with tempfile.TemporaryDirectory() as folder:
             self.file = Path(folder) / f"{self.module.rpartition('.')[2]}.py"
             ran = self._measure(session, source)
@@ -260,9 +264,9 @@ def _failed(session: pytest.Session, tests: list[str]) -> bool:
 # --- the command --------------------------------------------------------------------------------
 
 
-def judge(backend: str, module: str, only: str, journal: Journal) -> dict[str, object]:
+def judge(backend: str, module: str, only: str, unfinished: Path | None) -> dict[str, object]:
     """Return what became of the mutants of one file, with the circumstances."""
-    runner = Runner(backend, module, only, journal)
+    runner = Runner(backend, module, only, unfinished)
     code = pytest.main(
         [
             *("-p", "isometry.conformance.plugin", "-p", "no:terminal", "-p", "no:cacheprovider"),
@@ -284,7 +288,7 @@ def judge(backend: str, module: str, only: str, journal: Journal) -> dict[str, o
         "versions": {framework: registry.load(backend).version}
         | {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in names},
-        "minutes": round(journal.seconds / 60, 1),
+        "minutes": round(runner.journal.seconds / 60, 1),
         "mutants": len(runner.outcomes),
         **dict(sorted(Counter(runner.outcomes.values()).items())),
         "survivors": survivors,
@@ -333,8 +337,8 @@ def main() -> int:
         os.environ.update(_CACHE, JAX_COMPILATION_CACHE_DIR=cache)
         for backend in options.backends:
             for module in FILES.get(backend, (f"{backend}_backend",)):
-                journal = Journal(options.record and _unfinished(options.record, module))
-                found = judge(backend, module, options.only, journal)
+                unfinished = options.record and _unfinished(options.record, module)
+                found = judge(backend, module, options.only, unfinished)
                 explained &= _report(found, options.record)
     return 0 if explained else 1
 
