@@ -96,11 +96,16 @@ NATIVES: dict[str, tuple[tuple[Any, ...], ...]] = {
         ("tensor_norm", "keras.optimizers.SGD(learning_rate=1.0, clipnorm=limit)"),
     ),
     "optimizer": (
-        ("momentum", "keras.optimizers.SGD(rate, momentum=0.9)"),
-        ("momentum_decay", "keras.optimizers.SGD(rate, momentum=0.9, weight_decay=0.1)"),
-        ("adam", "keras.optimizers.Adam(rate)"),
-        ("adam_decay", "keras.optimizers.Adam(rate, weight_decay=0.1)"),
-        ("adamw", "keras.optimizers.AdamW(rate)"),
+        ("momentum_default", "keras.optimizers.SGD()"),
+        ("momentum", "keras.optimizers.SGD(momentum=0.9)"),
+        ("momentum_decay", "keras.optimizers.SGD(momentum=0.9, weight_decay=0.1)"),
+        ("momentum_nesterov", "keras.optimizers.SGD(momentum=0.9, nesterov=True)"),
+        ("adam", "keras.optimizers.Adam()"),
+        ("adam_decay", "keras.optimizers.Adam(weight_decay=0.1)"),
+        ("adamw", "keras.optimizers.AdamW()"),
+        ("rmsprop", "keras.optimizers.RMSprop()"),
+        ("adagrad", "keras.optimizers.Adagrad()"),
+        ("adagrad_eps", "keras.optimizers.Adagrad(initial_accumulator_value=0.0)"),
     ),
 }
 # what a layer is built for, since it learns its input's size from the input
@@ -194,13 +199,14 @@ def _clipping(call: str, gradients: Sequence[np.ndarray], limit: float) -> list[
 
 
 def _optimizer(
-    call: str, w: float, gradients: Sequence[float], rates: Sequence[float]
+    call: str, w: float, gradients: Sequence[float], rates: Sequence[float] | None = None
 ) -> list[float]:
     variable = keras.Variable([w])
-    optimizer = _do(call, rate=rates[0])
+    optimizer = _do(call)
     path = []
-    for gradient, rate in zip(gradients, rates, strict=True):
-        optimizer.learning_rate = rate
+    for step, gradient in enumerate(gradients):
+        if rates is not None:
+            optimizer.learning_rate = rates[step]
         optimizer.apply([keras.ops.convert_to_tensor([gradient])], [variable])
         path.append(float(_numpy(variable)[0]))
     return path
@@ -222,6 +228,8 @@ PAGES = {
     "SGD": "optimizers/sgd",
     "Adam": "optimizers/adam",
     "AdamW": "optimizers/adamw",
+    "RMSprop": "optimizers/rmsprop",
+    "Adagrad": "optimizers/adagrad",
     "Dense": "layers/core_layers/dense",
     "Conv2D": "layers/convolution_layers/convolution2d",
     "Embedding": "layers/core_layers/embedding",

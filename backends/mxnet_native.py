@@ -76,10 +76,15 @@ NATIVES: dict[str, tuple[tuple[Any, ...], ...]] = {
     ),
     "clipping": (("global_norm", "mx.gluon.utils.clip_global_norm(gradients, limit)"),),
     "optimizer": (
-        ("momentum", "mx.optimizer.SGD(learning_rate=rate, momentum=0.9)"),
-        ("momentum_decay", "mx.optimizer.SGD(learning_rate=rate, momentum=0.9, wd=0.1)"),
-        ("adam", "mx.optimizer.Adam(learning_rate=rate)"),
-        ("adam_decay", "mx.optimizer.Adam(learning_rate=rate, wd=0.1)"),
+        ("momentum_default", "mx.optimizer.SGD()"),
+        ("momentum", "mx.optimizer.SGD(momentum=0.9)"),
+        ("momentum_decay", "mx.optimizer.SGD(momentum=0.9, wd=0.1)"),
+        ("momentum_default", "mx.optimizer.NAG()"),
+        ("momentum_nesterov", "mx.optimizer.NAG(momentum=0.9)"),
+        ("adam", "mx.optimizer.Adam()"),
+        ("adam_decay", "mx.optimizer.Adam(wd=0.1)"),
+        ("rmsprop", "mx.optimizer.RMSProp()"),
+        ("adagrad", "mx.optimizer.AdaGrad()"),
     ),
 }
 ROLES = {
@@ -158,14 +163,15 @@ def _clipping(call: str, gradients: Sequence[np.ndarray], limit: float) -> list[
 
 
 def _optimizer(
-    call: str, w: float, gradients: Sequence[float], rates: Sequence[float]
+    call: str, w: float, gradients: Sequence[float], rates: Sequence[float] | None = None
 ) -> list[float]:
     weight = mx.nd.array([w])
-    optimizer = _do(call, rate=rates[0])
+    optimizer = _do(call)
     state = optimizer.create_state(0, weight)
     path = []
-    for gradient, rate in zip(gradients, rates, strict=True):
-        optimizer.set_learning_rate(rate)
+    for step, gradient in enumerate(gradients):
+        if rates is not None:
+            optimizer.set_learning_rate(rates[step])
         optimizer.update(0, weight, mx.nd.array([gradient]), state)
         path.append(float(weight.asscalar()))
     return path

@@ -22,13 +22,18 @@ __all__ = ["library"]
 NATIVES = {
     "clipping": (("global_norm", "optax.clip_by_global_norm(limit)"),),
     "optimizer": (
+        ("momentum_default", "optax.sgd(schedule)"),
         ("momentum", "optax.sgd(schedule, momentum=0.9)"),
         (
             "momentum_decay",
             "optax.chain(optax.add_decayed_weights(0.1), optax.sgd(schedule, momentum=0.9))",
         ),
+        ("momentum_nesterov", "optax.sgd(schedule, momentum=0.9, nesterov=True)"),
         ("adam", "optax.adam(schedule)"),
         ("adamw", "optax.adamw(schedule)"),
+        ("rmsprop", "optax.rmsprop(schedule)"),
+        ("adagrad", "optax.adagrad(schedule)"),
+        ("adagrad_eps", "optax.adagrad(schedule, initial_accumulator_value=0.0)"),
     ),
 }
 
@@ -45,8 +50,10 @@ def _clipping(call: str, gradients: Sequence[np.ndarray], limit: float) -> list[
 
 
 def _optimizer(
-    call: str, w: float, gradients: Sequence[float], rates: Sequence[float]
-) -> list[float]:
+    call: str, w: float, gradients: Sequence[float], rates: Sequence[float] | None = None
+) -> list[float] | None:
+    if rates is None:  # the argument has no default
+        return None
     optimizer = _do(call, schedule=lambda step: jnp.asarray(rates)[step])
     x = jnp.asarray([w])
     state = optimizer.init(x)
@@ -63,8 +70,8 @@ RUNS: dict[str, Callable[..., Any]] = {"clipping": _clipping, "optimizer": _opti
 
 def _source(call: str) -> str:
     name = called(call)
-    page = "optimizers" if name in {"optax.sgd", "optax.adam", "optax.adamw"} else "transformations"
-    page = "combining_optimizers" if name == "optax.chain" else page
+    others = {"optax.chain": "combining_optimizers", "optax.clip_by_global_norm": "transformations"}
+    page = others.get(name, "optimizers")
     return f"https://optax.readthedocs.io/en/latest/api/{page}.html#{name}"
 
 

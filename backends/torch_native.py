@@ -75,11 +75,15 @@ NATIVES: dict[str, tuple[tuple[Any, ...], ...]] = {
     ),
     "clipping": (("global_norm", "torch.nn.utils.clip_grad_norm_(parameters, limit)"),),
     "optimizer": (
-        ("momentum", "torch.optim.SGD(parameters, rate, momentum=0.9)"),
-        ("momentum_decay", "torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=0.1)"),
-        ("adam", "torch.optim.Adam(parameters, rate)"),
-        ("adam_decay", "torch.optim.Adam(parameters, rate, weight_decay=0.1)"),
-        ("adamw", "torch.optim.AdamW(parameters, rate)"),
+        ("momentum_default", "torch.optim.SGD(parameters)"),
+        ("momentum", "torch.optim.SGD(parameters, momentum=0.9)"),
+        ("momentum_decay", "torch.optim.SGD(parameters, momentum=0.9, weight_decay=0.1)"),
+        ("momentum_nesterov", "torch.optim.SGD(parameters, momentum=0.9, nesterov=True)"),
+        ("adam", "torch.optim.Adam(parameters)"),
+        ("adam_decay", "torch.optim.Adam(parameters, weight_decay=0.1)"),
+        ("adamw", "torch.optim.AdamW(parameters)"),
+        ("rmsprop", "torch.optim.RMSprop(parameters)"),
+        ("adagrad", "torch.optim.Adagrad(parameters)"),
     ),
 }
 ROLES = {
@@ -159,15 +163,15 @@ def _clipping(call: str, gradients: Sequence[np.ndarray], limit: float) -> list[
 
 
 def _optimizer(
-    call: str, w: float, gradients: Sequence[float], rates: Sequence[float]
+    call: str, w: float, gradients: Sequence[float], rates: Sequence[float] | None = None
 ) -> list[float]:
     parameter = torch.nn.Parameter(torch.tensor([w]))
-    optimizer = _do(call, parameters=[parameter], rate=rates[0])
+    optimizer = _do(call, parameters=[parameter])
     path = []
-    for gradient, rate in zip(gradients, rates, strict=True):
+    for step, gradient in enumerate(gradients):
         parameter.grad = torch.tensor([gradient])
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        if rates is not None:
+            optimizer.param_groups[0]["lr"] = rates[step]
         optimizer.step()
         path.append(float(parameter.detach()))
     return path

@@ -1,7 +1,8 @@
 """Execute every recipe to one library and judge what it makes: ``check_recipes.py torch``.
 
-Not a test but a program that the tests start: Keras fixes its engine when it is imported. What is
-judged is the layer that a recipe makes, beside the source library's own default, run here:
+Subjects may follow, if not all are wanted. Not a test but a program that the tests start: Keras
+fixes its engine when it is imported. What is judged is the layer that a recipe makes, beside the
+source library's own default, run here:
 
 - the law of fresh weights of both, by `iso.assert_law`: each call has a false alarm of at most
   `FALSE_ALARM`, and detects a change of the standard deviation by 3 % and a distance of 0.04, with
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -36,6 +37,8 @@ U = 2.0**-24  # unit roundoff of float32
 SIZES = {
     "dense": {"inputs": 6, "outputs": 36_000},
     "convolution": {"inputs": 2, "outputs": 36_000, "size": 3},
+    "strided_convolution": {"inputs": 2, "outputs": 36_000, "size": 3, "stride": 2},
+    "grouped_convolution": {"inputs": 4, "outputs": 36_000, "size": 3, "groups": 2},
     "embedding": {"rows": 4_000, "features": 30},
 }
 
@@ -87,8 +90,8 @@ def judge_laws(case: Case) -> None:
     """Both the source's default and what the recipe makes follow the laws of the behaviour."""
     sizes = SIZES[case.subject]
     names = case.run(seed=20, **sizes)
-    taps = sizes.get("size", 1) ** 2
-    fans = {f"fan_{side}": sizes.get(f"{side}puts", 0) * taps for side in ("in", "out")}
+    taps, groups = sizes.get("size", 1) ** 2, sizes.get("groups", 1)
+    fans = {f"fan_{side}": sizes.get(f"{side}puts", 0) * taps // groups for side in ("in", "out")}
     laws = [law for law in vars(case.behaviour).values() if isinstance(law, Law)]
     found = [case.there.weights(names["layer"])]
     if case.right:
@@ -144,6 +147,7 @@ def dense(case: Case) -> float:
 
 
 def convolution(case: Case) -> float:
+    """A stride of 2 leaves a rest along the 7 and none along the 6: padding differs."""
     judge_laws(case)
     shape = (2, 64, 7, 6) if case.behaviour.images.startswith("batch, channels") else (2, 7, 6, 64)
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
@@ -269,6 +273,7 @@ def adam(case: Case) -> float:
 
 
 JUDGES = {f.__name__: f for f in (dense, convolution, embedding, batch_norm, layer_norm, adam)}
+JUDGES |= {"strided_convolution": convolution, "grouped_convolution": convolution}
 
 
 # --- wrong behaviours, which the judge must refuse ------------------------------------------------
@@ -295,9 +300,14 @@ def wrong(subject: str, source: str, target: str) -> Iterator[tuple[str, Any]]:
         yield "beta1", replace(b, beta1=0.95)
         yield "beta2", replace(b, beta2=0.99)
         yield "rate", replace(b, rate=0.0011)
-    if subject == "convolution":
+    if hasattr(b, "padding"):
         other = "same" if b.padding == "valid" else "valid"
         yield "the other padding", replace(b, padding=other)
+    if subject == "grouped_convolution" and "fan" in b.kernel.scale:
+        of_all = "groups * fan_out" in b.kernel.scale  # beside which the fan_in here is nothing
+        counts = ("groups * fan_out", "fan_out") if of_all else ("fan_in", "groups * fan_in")
+        law = replace(b.kernel, scale=b.kernel.scale.replace(*counts))
+        yield "a fan of other groups", replace(b, kernel=law)
     for field in ("kernel", "bias", "table"):
         if hasattr(b, field):
             yield f"{field} of half the size", replace(b, **{field: Law("uniform", "0.01")})
@@ -322,9 +332,9 @@ def facts(name: str) -> None:
     assert BEHAVIOURS["adam"][name].decay.startswith(found), found
 
 
-def check(target: str) -> Iterator[str]:
+def check(target: str, subjects: Sequence[str]) -> Iterator[str]:
     facts(target)
-    for subject in SUBJECTS:
+    for subject in subjects:
         for source in LIBRARIES:
             if source == target:
                 continue
@@ -343,5 +353,5 @@ def check(target: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for line in check(sys.argv[1]):
+    for line in check(sys.argv[1], sys.argv[2:] or SUBJECTS):
         print(line, flush=True)

@@ -324,38 +324,106 @@ def batch_norm_layer(seed=0):
 # --- optimizers ---------------------------------------------------------------------------------
 
 
-def momentum(inside=False, first=1.0, decay=0.0, decoupled=False):
-    """Return a heavy ball of 0.9; `decoupled` decay is times the rate."""
+def stepped(default, step):
+    """Return a run of ``step(w, g, rate) -> w``, of one made for each run."""
 
-    def run(w, gradients, rates):
-        path, v = [], 0.0
-        for g, rate in zip(gradients, rates, strict=True):
-            shrunk = rate * decay * w if decoupled else 0.0
-            v = 0.9 * v + first * (g + (0.0 if decoupled else decay * w)) * (rate if inside else 1)
-            w = w - shrunk - v * (1 if inside else rate)
+    def run(w, gradients, rates=None):
+        if rates is None and default is None:
+            return None
+        path, go = [], step()
+        for g, rate in zip(gradients, rates or [default] * len(gradients), strict=True):
+            w = go(w, g, rate)
             path.append(w)
         return path
 
     return run
 
 
-def adam(eps=1e-8, hat=False, decay=0.0, decoupled=False, by_rate=True):
-    """Return Adam; `hat` adds eps before the correction of the bias."""
+def momentum(
+    inside=False, first=1.0, decay=0.0, decoupled=False, old=0.9, nesterov=False, default=0.01
+):
+    """Return a heavy ball; `decoupled` decay is times the rate."""
 
-    def run(w, gradients, rates):
-        path, m, v = [], 0.0, 0.0
-        for k, (g, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
+    def step():
+        v = 0.0
+
+        def go(w, g, rate):
+            nonlocal v
+            shrunk = rate * decay * w if decoupled else 0.0
+            new = first * (g + (0.0 if decoupled else decay * w)) * (rate if inside else 1)
+            v = old * v + new
+            ahead = new + old * v if nesterov else v
+            return w - shrunk - ahead * (1 if inside else rate)
+
+        return go
+
+    return stepped(default, step)
+
+
+def adam(
+    eps=1e-8,
+    hat=False,
+    decay=0.0,
+    decoupled=False,
+    by_rate=True,
+    betas=(0.9, 0.999),
+    default=0.001,
+):
+    """Return Adam; `hat` adds eps before the correction of the bias."""
+    first, second = betas
+
+    def step():
+        k, m, v = 0, 0.0, 0.0
+
+        def go(w, g, rate):
+            nonlocal k, m, v
+            k += 1
             shrunk = (rate if by_rate else 1) * decay * w if decoupled else 0.0
             g = g + (0.0 if decoupled else decay * w)
-            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-            c1, c2 = 1 - 0.9**k, 1 - 0.999**k
+            m, v = first * m + (1 - first) * g, second * v + (1 - second) * g * g
+            c1, c2 = 1 - first**k, 1 - second**k
             root = math.sqrt(v) + eps if hat else math.sqrt(v / c2) + eps
-            step = m / c1 / (root / math.sqrt(c2) if hat else root)
-            w = w - shrunk - rate * step
-            path.append(w)
-        return path
+            return w - shrunk - rate * m / c1 / (root / math.sqrt(c2) if hat else root)
 
-    return run
+        return go
+
+    return stepped(default, step)
+
+
+def divided(square, eps, inside):
+    return math.sqrt(square + eps) if inside else math.sqrt(square) + eps
+
+
+def rmsprop(
+    eps=1e-8, inside=False, old=0.9, start=0.0, corrected=False, centered=False, default=0.01
+):
+    def step():
+        k, m, v = 0, 0.0, start
+
+        def go(w, g, rate):
+            nonlocal k, m, v
+            k += 1
+            m, v = old * m + (1 - old) * g, old * v + (1 - old) * g * g
+            c = 1 - old**k if corrected else 1.0
+            return w - rate * g / divided(v / c - (m / c) ** 2 * centered, eps, inside)
+
+        return go
+
+    return stepped(default, step)
+
+
+def adagrad(eps=1e-10, inside=False, start=0.0, power=2, default=0.01):
+    def step():
+        v = start
+
+        def go(w, g, rate):
+            nonlocal v
+            v += abs(g) ** power
+            return w - rate * g / divided(v, eps, inside)
+
+        return go
+
+    return stepped(default, step)
 
 
 # --- libraries that a test registers ------------------------------------------------------------
@@ -411,6 +479,8 @@ def defaults():
         native("global_norm", clip(1e-6), "clipping"),
         native("momentum", momentum(), "optimizer"),
         native("adam", adam(1e-7, hat=True), "optimizer"),
+        native("rmsprop", rmsprop(old=0.99), "optimizer"),
+        native("adagrad", adagrad(), "optimizer"),
     )
 
 

@@ -39,7 +39,13 @@ LIMITS = """\
 - **A batch of one value for each channel.** PyTorch refuses it in training; the others give the
   shift and move their statistics. The unbiased variance is not defined there: the recipes take 0.
 - **Flattening.** Gluon's dense layer flattens each example. No other does: put a flatten before it.
-- **Same padding in Gluon** is by a number on both sides: for odd kernels.
+- **Same padding in Gluon** is by a number on both sides: for odd kernels. With a stride, in Gluon
+  and in PyTorch, which has none, it depends on the image: the recipes pad each one as it comes.
+- **Flax linen** has the defaults of nnx ([atlas](atlas.md)) and takes the same initializers, eps
+  and momentum by the same names, so a recipe from nnx is one from linen. There is none to linen: a
+  layer there holds no weights, and a program would have to end in an `init` with a key and an
+  input, and average an unbiased variance in a collection of its own. `flax.nnx.bridge.to_linen`
+  makes a linen layer of the class and the arguments that a recipe prints.
 - **Flax's fast variance**, E[x^2] - E[x]^2, loses its digits where the mean is large beside the
   spread. Recipes to Flax turn it off; from Flax they give the centred one.
 - **Optax has no default rate**: recipes from it take 0.001, which is the others' default.

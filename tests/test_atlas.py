@@ -58,6 +58,7 @@ def test_the_command_writes_table_json_page_and_markdown(measured):
     assert found["batch_norm.eps"]["measured"] == "0.001, inside the square root"
     assert {f["verdict"] for f in found.values()} == {"measured"}
     text = (folder / "atlas.md").read_text()
+    assert found["rmsprop.form"]["measured"] == "0.99, from 0, not centered"
     for words in ("# The defaults atlas", "## dense", "lecun_normal", f"numpy {np.__version__}"):
         assert words in text
 
@@ -151,7 +152,8 @@ def test_gates_and_orthogonal_matrices():
     fused = layer("lstm", hand.lstm("fused", forget=0.0))
     assert fused["lstm.recurrent"].measured == "w (1024, 256): orthogonal"
     assert fused["lstm.bias"].measured == "b (1024,): constant 0"
-    assert "unknown" in found["lstm.recurrent"].measured  # four orthogonal blocks are not one
+    # four orthogonal blocks are not one
+    assert found["lstm.recurrent"].measured == "w (1024, 256): orthogonal, in each of 4 gates"
 
 
 def test_small_arrays_are_drawn_often_enough_to_be_named():
@@ -200,6 +202,42 @@ def test_the_form_of_momentum(options, words):
     assert optimizer("momentum", hand.momentum(**options)) == {"momentum.form": words}
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"nesterov": True}, "v <- 0.9 v + g, w <- w - rate (g + 0.9 v): a new rate acts"),
+        ({"nesterov": True, "inside": True}, "v <- 0.9 v + rate g, w <- w - (rate g + 0.9 v): "),
+        ({}, "plain momentum: no step looks ahead"),
+        ({"first": 0.5, "nesterov": True}, "none of the formulas in use"),
+    ],
+)
+def test_the_form_of_nesterovs_momentum(options, words):
+    (text,) = optimizer("momentum_nesterov", hand.momentum(**options)).values()
+    assert text.startswith(words)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("old", "words"), [(0.0, "0: each step is rate g"), (0.95, "0.95")])
+def test_momentum_and_rate_by_default(old, nesterov, words):
+    for default, rate in ((0.003, "0.003"), (None, "there is none: the call has to say it")):
+        run = hand.momentum(old=old, nesterov=nesterov, default=default)
+        found = optimizer("momentum_default", run)
+        assert found == {"momentum_default.default": words, "momentum_default.rate": rate}
+
+
+def test_settings_of_one_optimizer_share_its_topic():
+    claims = ("momentum", "momentum_default", "momentum_nesterov", "momentum_decay")
+    natives = [hand.native(c, hand.momentum(), "optimizer") for c in claims]
+    natives.append(hand.native("adagrad_eps", hand.adagrad(), "optimizer"))
+    row = {"status": "measured", "detail": "", "findings": list(asked(*natives).values())}
+    board = atlas.Atlas([atlas.Measured("one", **row)], "2026-01-01T00:00:00+00:00")
+    found = {topic.name: list(topic.questions) for topic in board.topics}
+    assert found == {
+        "momentum": ["rate", "default", "form", "nesterov", "decay"],
+        "adagrad": ["eps"],
+    }
+
+
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("decoupled", [False, True])
 def test_weight_decay_with_momentum(inside, decoupled):
@@ -240,6 +278,62 @@ def test_the_eps_of_adam_and_its_place(eps, hat):
 def test_weight_decay_by_default(decay, by_rate, words):
     run = hand.adam(decay=decay, decoupled=True, by_rate=by_rate)
     assert optimizer("adamw", run)["adamw.default-decay"].startswith(words)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.98), (0.5, 0.9), (0.95, 0.9999)])
+@pytest.mark.parametrize("hat", [False, True])
+def test_the_betas_of_adam(betas, hat):
+    found = optimizer("adam", hand.adam(hat=hat, betas=betas))
+    assert found["adam.betas"] == "{} and {}".format(*betas)
+    assert found["adam.eps"].startswith(f"1e-08, added {'before it' if hat else 'after the'}")
+    assert found["adam.rate"] == "0.001"
+
+
+@pytest.mark.parametrize("old", [0.9, 0.99, 0.999, 0.95])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "from 0, not centered"),
+        ({"start": 1.0}, "from 1, not centered"),
+        ({"corrected": True}, "from 0 and corrected for it, not centered"),
+        ({"centered": True}, "from 0, centered (less the squared mean)"),
+        ({"centered": True, "start": 1.0}, "from 1, centered (less the squared mean)"),
+    ],
+)
+def test_the_mean_square_of_rmsprop(old, options, words):
+    found = optimizer("rmsprop", hand.rmsprop(old=old, **options))
+    assert found["rmsprop.form"] == f"{old}, {words}"
+
+
+@pytest.mark.parametrize(("eps", "inside"), [(1e-8, False), (1e-7, True), (1e-8, True)])
+@pytest.mark.parametrize("options", [{}, {"corrected": True}, {"centered": True, "old": 0.99}])
+def test_the_eps_of_rmsprop_and_its_place(eps, inside, options):
+    text = optimizer("rmsprop", hand.rmsprop(eps, inside, **options))["rmsprop.eps"]
+    assert text.startswith(f"{eps:g}, {'inside' if inside else 'outside'} the root")
+
+
+@pytest.mark.parametrize(("eps", "inside"), [(1e-10, False), (1e-7, True)])
+@pytest.mark.parametrize("start", [0.0, 0.1, 1.0])
+def test_the_start_and_the_eps_of_adagrad(eps, inside, start):
+    found = optimizer("adagrad", hand.adagrad(eps, inside, start))
+    assert found["adagrad.start"] == f"{start:g}"
+    if start:  # it hides eps
+        assert "adagrad.eps" not in found
+    else:
+        place = "inside" if inside else "outside"
+        assert found["adagrad.eps"].startswith(f"{eps:g}, {place} the root")
+
+
+def test_what_is_no_formula_in_use_is_not_named():
+    none = "none of the formulas in use"
+    for claims, run in {
+        "adam": hand.adam(betas=(0.9, 0.85)),
+        "rmsprop": hand.rmsprop(old=0.85),
+        "adagrad": hand.adagrad(power=1.5),
+    }.items():
+        found = optimizer(claims, run)
+        assert found[f"{claims}.eps"] == none
+        assert none in {text for clause, text in found.items() if not clause.endswith("eps")}
 
 
 # --- conventions --------------------------------------------------------------------------------

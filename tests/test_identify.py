@@ -138,6 +138,117 @@ def test_a_delta_orthogonal_kernel_is_named(layout):
     assert not iso.identify(1.01 * w).known
 
 
+# --- weights made of parts ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", blind.LAWS[:2])
+@pytest.mark.parametrize("part", blind.PARTS)
+def test_what_is_made_of_a_smaller_weight_is_of_its_law(part, name):
+    assert blind.cases_of_parts(part, name, 2, seed=1) == [(True, True)] * 2
+
+
+def test_a_repeated_kernel_is_one_of_the_largest_scale_in_either_layout():
+    generator = np.random.default_rng(13)
+    kernel = generator.normal(0, math.sqrt(1 / 48), (64, 16, 3))
+    for w in (np.repeat(kernel, 4, axis=0), np.repeat(kernel, 4, axis=0).transpose(2, 1, 0)):
+        found = iso.identify(w.astype(np.float32), fan_in=48, fan_out=768)
+        assert "ICNR, scale 4, CRD, of lecun_normal" in found.names
+        layout = "out_in" if len(w) == 256 else "in_out"
+        assert {(one.law.scale, one.law.layout) for one in found.candidates} == {(4, layout)}
+    q = blind.draw(iso.Orthogonal(), generator, (64, 48)).reshape(64, 16, 3)
+    assert iso.identify(np.concatenate([q, q])).names == ("ICNR, scale 2, DCR, of orthogonal",)
+
+
+def test_a_repeated_or_sparse_weight_of_no_known_law_reads_unknown():
+    kernel = np.random.default_rng(14).normal(0, 3.0, (64, 16, 3))
+    found = iso.identify(np.repeat(kernel, 2, axis=0))
+    assert str(found).startswith("unknown; closest: ICNR, scale 2, CRD, of embedding")
+    w, fans, words, _ = blind.of_parts("sparse out_in", "he_normal", np.random.default_rng(15))
+    found = iso.identify(1.05 * w, fan_in=fans[0], fan_out=fans[1])
+    assert str(found).startswith(f"unknown; closest: {words}, of he_normal; standard deviation 1.0")
+    with pytest.raises(InvalidArgument, match=r"128 weights, of which .*ICNR.* are too few"):
+        iso.identify(np.repeat(kernel[:4, :, :2], 4, axis=0))
+
+
+def test_zeros_in_the_same_rows_or_by_chance_are_not_sparse():
+    w = normal(0.01)
+    w[::4] = 0
+    found = identified(w)
+    assert not found.known
+    assert found.closest.mistake == "its zeros placed otherwise"
+    w = normal(0.01, seed=1)
+    w[np.random.default_rng(16).random(SHAPE) < 0.3] = 0
+    assert not identified(w).known
+    w = normal(0.01, seed=2).reshape(-1, 4)
+    np.put_along_axis(w, np.argsort(np.abs(w), axis=1)[:, :2], 0, axis=1)  # two of each four
+    assert not identified(w.reshape(SHAPE)).known
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("count", [3, 4])
+def test_gates_that_are_orthogonal_each_by_itself(count, dtype):
+    half = getattr(ml_dtypes, dtype) if dtype == "bfloat16" else dtype
+    generator = np.random.default_rng(17)
+    for side in ((64, 64), (64, 32), (32, 64)):
+        w = blind.gates(count, side, generator).astype(half)
+        for stored, layout in ((w, "out_in"), (w.T, "in_out")):
+            (one,) = iso.identify(stored).candidates
+            assert one.names == (f"orthogonal, in each of {count} gates",)
+            assert (one.law.gates, one.law.layout) == (count, layout)
+
+
+def test_gates_of_one_block_or_one_that_is_not_orthogonal_read_unknown():
+    generator = np.random.default_rng(18)
+    q = blind.gates(1, (64, 64), generator)
+    assert not iso.identify(np.concatenate([q] * 4)).known
+    assert not iso.identify(np.concatenate([blind.gates(3, (64, 64), generator), 1.1 * q])).known
+    assert not iso.identify(
+        np.concatenate([np.eye(64)[::-1], blind.gates(3, (64, 64), generator)])
+    ).known
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("order", ["ifgo", "igfo", "gofi"])
+def test_the_bias_of_chrono_initialization(order, dtype):
+    half = getattr(ml_dtypes, dtype) if dtype == "bfloat16" else dtype
+    bias = blind.chrono(784.0, 512, np.random.default_rng(19), order)
+    (one,) = iso.identify(bias.astype(half)).candidates
+    assert one.law.order == order
+    low, high = map(float, one.names[0].split(" from ")[1].split(" to "))
+    rounding = 784 * 8 * 2.0**-8 if dtype == "bfloat16" else 784 * 8 * 2.0**-11
+    assert low - rounding <= 784 <= high + rounding
+    assert high / low < 1.1
+
+
+def test_other_biases_are_not_of_chrono_initialization():
+    bias = blind.chrono(100.0, 512, np.random.default_rng(20))
+    forget = bias[512:1024]
+    others = [
+        np.concatenate([-forget, forget, forget, 0 * forget]),
+        np.concatenate([forget, forget, 0 * forget, 0 * forget]),
+        np.concatenate([-(forget**2), forget**2, 0 * forget, 0 * forget]),
+        np.concatenate([-forget, forget[::-1], 0 * forget, 0 * forget]),
+    ]
+    assert [iso.identify(b).known for b in others] == [False] * 4
+    with pytest.raises(InvalidArgument, match="needs 121 units to be told; received 100"):
+        iso.identify(blind.chrono(100.0, 100, np.random.default_rng(21)).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        blind.of_parts("sparse out_in", "he_normal", np.random.default_rng(22))[0],
+        blind.of_parts("ICNR CRD", "he_normal", np.random.default_rng(23))[0],
+        blind.gates(4, (64, 64), np.random.default_rng(24)),
+        blind.chrono(100.0, 512, np.random.default_rng(25)),
+    ],
+)
+def test_the_false_alarm_of_weights_made_of_parts_is_that_of_all(weights):
+    fan_in = 144 if weights.shape == blind.MATRIX else 512
+    (one, *_) = iso.identify(weights.astype(np.float32), fan_in=fan_in).candidates
+    assert 0 < sum(test.false_alarm for test in one.verdicts) <= FALSE_ALARM * (1 + 1e-12)
+
+
 # --- unknown laws -------------------------------------------------------------------------------
 
 UNIFORM = np.random.default_rng(5).uniform(-1, 1, SHAPE)

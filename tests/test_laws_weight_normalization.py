@@ -84,6 +84,14 @@ def test_spectral_norm_gradient_with_the_vectors_fixed(rng):
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-8)
 
 
+def test_spectral_norm_forward_is_the_transpose_of_its_gradient(rng):
+    weight, dy, dw = (rng.normal(size=(4, 3)) for _ in range(3))
+    start = rng.normal(size=(4, 1))
+    back = law.spectral_norm_backward(dy, weight, start, iterations=2)
+    ahead = law.spectral_norm_forward(dw, weight, start, iterations=2)
+    np.testing.assert_allclose((dy * ahead).sum(), (back * dw).sum(), rtol=1e-13)
+
+
 # --- network deconvolution ----------------------------------------------------------------------
 
 
@@ -108,6 +116,15 @@ def test_deconvolution_gradient_against_differences(rng):
     )
     found = deconvolution.network_deconvolution_backward(dy, x, **options)
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("iterations", [1, 4, 12])
+def test_deconvolution_forward_is_the_transpose_of_its_gradient(rng, iterations):
+    x, dy, dx = (rng.normal(size=(6, 3)) for _ in range(3))
+    c, options = x - x.mean(axis=0), {"iterations": iterations, "eps": 0.1}
+    back = deconvolution.whitened_backward(dy, c, **options)
+    ahead = deconvolution.whitened_forward(dx, c, **options)
+    np.testing.assert_allclose((dy * ahead).sum(), (back * dx).sum(), rtol=1e-12)
 
 
 def test_deconvolution_of_equal_samples_is_zero():

@@ -27,7 +27,7 @@ def call(*args):
 
 
 def test_every_library_says_everything():
-    assert len(EVERY) == 72
+    assert len(EVERY) == 96
     assert DEFAULTS.keys() == LIBRARIES.keys()
     assert all(of.keys() == LIBRARIES.keys() for of in BEHAVIOURS.values())
     assert all(calls.keys() == BEHAVIOURS.keys() for calls in DEFAULTS.values())
@@ -46,7 +46,9 @@ def test_a_recipe_is_a_complete_program(source, target, subject):
     stored = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _stores(n)}
     assert ("optimizer" if subject == "adam" else "layer") in stored
     read = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not _stores(n)}
-    sizes = stored & {"inputs", "outputs", "size", "rows", "features", "seed"}
+    sizes = stored & {
+        *("inputs", "outputs", "size", "stride", "groups", "rows", "features", "seed")
+    }
     assert sizes <= read  # none that does nothing
 
 

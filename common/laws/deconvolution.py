@@ -27,6 +27,7 @@ __all__ = [
     "network_deconvolution_backward",
     "whitened",
     "whitened_backward",
+    "whitened_forward",
 ]
 
 Matrix = Any  # numpy.ndarray, or what has its operators
@@ -99,6 +100,25 @@ def whitened_backward(dy: Matrix, c: Matrix, *, iterations: int, eps: float) -> 
     dcovariance = dcoupled / norm + covariance * (dnorm / norm)
     dc = dy @ (last / root).T + c @ (dcovariance + dcovariance.T) / c.shape[0]
     return dc - dc.sum(axis=0) / c.shape[0]
+
+
+def whitened_forward(dx: Matrix, c: Matrix, *, iterations: int, eps: float) -> Matrix:
+    """Return the change of ``c D`` for the change dx of the samples; an array or `Rounded`.
+
+    By parts, from C to the last step: ``dT = -(dZ Y + Z dY) / 2``, ``dY' = dY T + Y dT``,
+    ``dZ' = dT Z + T dZ``.
+    """
+    covariance, norm, last, steps = _inverse_root(c, iterations, eps)
+    dc = dx - dx.sum(axis=0) / c.shape[0]
+    dcovariance = (dc.T @ c + c.T @ dc) / c.shape[0]
+    dnorm = (dcovariance * covariance).sum() / norm
+    dy = (dcovariance - covariance * (dnorm / norm)) / norm
+    dz = np.zeros(covariance.shape)
+    for y, z, t in steps:
+        dt = (dz @ y + z @ dy) * -0.5
+        dy, dz = dy @ t + y @ dt, dt @ z + t @ dz
+    dd = (dz - last * (dnorm / (2 * norm))) / norm**0.5
+    return dc @ (last / norm**0.5) + c @ dd
 
 
 def _centre(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

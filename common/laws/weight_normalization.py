@@ -19,6 +19,7 @@ __all__ = [
     "power_iteration",
     "spectral_norm",
     "spectral_norm_backward",
+    "spectral_norm_forward",
     "weight_norm",
     "weight_norm_backward",
     "weight_standardization",
@@ -113,3 +114,13 @@ def spectral_norm_backward(dy: Matrix, weight: Matrix, u: Matrix, *, iterations:
     u, v, sigma = power_iteration(weight, u, iterations=iterations)
     sigma = _or_one(sigma)
     return (dy - (u @ v.T) * ((dy * weight).sum() / sigma)) / sigma
+
+
+def spectral_norm_forward(dw: Matrix, weight: Matrix, u: Matrix, *, iterations: int) -> Matrix:
+    """Return the change of ``W / sigma`` for the change dw of the weight, u and v being constants.
+
+    ``(dW - W / sigma u^T dW v) / sigma``; dW itself where sigma is 0.
+    """
+    u, v, sigma = power_iteration(weight, u, iterations=iterations)
+    sigma = _or_one(sigma)
+    return (dw - weight * ((u * (dw @ v)).sum() / sigma)) / sigma

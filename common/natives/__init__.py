@@ -14,7 +14,7 @@ gradient       ``f(x)``                                        derivative at x, 
 batch_norm     ``f(x, steps=1)``                               `BatchNormed`, of x (batch, channels)
 norm           ``f(x)``                                        x (batch, channels), normalized
 clipping       ``f(gradients, limit)``                         the list of arrays, clipped
-optimizer      ``f(w, gradients, rates)``                      the weight w after each step
+optimizer      ``f(w, gradients, rates=None)``                 the weight w after each step
 ============== ============================================== =====================================
 
 The paths of a layer are ``role/own name``: the role is ``weight`` or ``bias``, in an LSTM ``input``
@@ -26,7 +26,8 @@ of what is averaged over batches. Sizes: ``dense`` 512 -> 256; ``conv2d``, ``con
 ``embedding`` 1000 x 512 (of that shape in every library); ``lstm`` 256 -> 256, ``rnn`` and ``gru``
 128 -> 256;
 ``attention`` of 8 heads 512 -> 512; norms of 64 channels or 512 features. An instance norm is
-called with x as one channel's positions.
+called with x as one channel's positions. An optimizer without `rates` runs at its default rate, and
+gives None where there is none.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from isometry.common.results import write_atomically
 __all__ = ["Atlas", "Row", "Topic", "run", "save"]
 
 SCHEMA = 1
+SETTINGS = ("layer", "decay", "default", "nesterov", "eps")  # last words of claims of one topic
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ class Atlas:
 
 
 def _topic(claim: str) -> str:
-    """Return the topic of a claim: a norm's layer and a decay belong to what they are of."""
-    return claim.removesuffix("_layer").removesuffix("_decay")
+    """Return the topic of a claim: a norm's layer and a call's settings belong to what it is."""
+    name, _, setting = claim.rpartition("_")
+    return name if setting in SETTINGS else claim
 
 
 def run(libraries: Sequence[str], folder: Path, tell: Callable[[int, int, str], None]) -> Atlas:

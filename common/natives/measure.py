@@ -20,6 +20,7 @@ from isometry.common.isolation import emit
 from isometry.common.natives import (
     Library,
     Native,
+    adaptive,
     clipping,
     conventions,
     gradients,
@@ -48,7 +49,7 @@ CLAUSES: tuple[Clause, ...] = (
 )
 SHEETS: Mapping[str, tuple[Clause, ...]] = {
     "scoreboard": CLAUSES,
-    "atlas": (*laws.CLAUSES, *conventions.CLAUSES, *optimizers.CLAUSES),
+    "atlas": (*laws.CLAUSES, *conventions.CLAUSES, *optimizers.CLAUSES, *adaptive.CLAUSES),
 }
 """Which questions are asked: those with a verdict, or those of what a default is."""
 

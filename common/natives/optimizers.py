@@ -1,4 +1,4 @@
-"""What a library's optimizers do: the form of momentum, how weights decay, where eps is added.
+"""What a library's optimizers do: the form of momentum, how weights decay, the default rate.
 
 Each is run on one weight, with gradients and rates given step by step, and its path is compared
 with those of the formulas in use. Everything here is deterministic.
@@ -21,7 +21,6 @@ DECAY = 0.9  # of the velocity
 L2 = 0.1  # the weight decay that the calls ask for
 GRADIENTS = (1.0, 0.5, -0.25, 0.1)
 RATES = (0.1, 0.1, 0.01, 0.01)
-STEPS = 4
 SECOND = 0.999  # Adam's second decay
 CLOSE = 1e-5  # of float32 paths of four steps; the formulas in use are 1e-3 apart or more
 
@@ -37,15 +36,20 @@ def _like(path: Path, formulas: Mapping[str, Path]) -> str:
 # --- momentum -----------------------------------------------------------------------------------
 
 
-def _heavy_ball(*, inside: bool, first: float = 1.0, l2: float = 0.0) -> Path:
+def _heavy_ball(
+    *, inside: bool, first: float = 1.0, l2: float = 0.0, nesterov: bool = False
+) -> Path:
     """Return w after each step from 1; the rate is inside the velocity or outside.
 
-    `first` multiplies the gradient in the velocity, `l2` w is added to it.
+    `first` multiplies the gradient in the velocity, `l2` w is added to it. A step of Nesterov's is
+    that velocity one step further, without the next gradient.
     """
     w, v, path = 1.0, 0.0, []
     for g, rate in zip(GRADIENTS, RATES, strict=True):
-        v = DECAY * v + first * (g + l2 * w) * (rate if inside else 1.0)
-        w -= v if inside else rate * v
+        new = first * (g + l2 * w) * (rate if inside else 1.0)
+        v = DECAY * v + new
+        step = DECAY * v + new if nesterov else v
+        w -= step if inside else rate * step
         path.append(w)
     return path
 
@@ -62,6 +66,39 @@ def _momentum(native: Native, library: Library) -> Found:
         "v <- 0.9 v + 0.1 g, w <- w - rate v": _heavy_ball(inside=False, first=1 - DECAY),
     }
     return measured(_like(path, formulas), last=path[-1])
+
+
+def _nesterov(native: Native, library: Library) -> Found:
+    path = native.run(1.0, GRADIENTS, RATES)
+    formulas = {
+        "v <- 0.9 v + g, w <- w - rate (g + 0.9 v): a new rate acts on the whole velocity": (
+            _heavy_ball(inside=False, nesterov=True)
+        ),
+        "v <- 0.9 v + rate g, w <- w - (rate g + 0.9 v): the velocity keeps its old rates": (
+            _heavy_ball(inside=True, nesterov=True)
+        ),
+        "plain momentum: no step looks ahead": _heavy_ball(inside=False),
+    }
+    return measured(_like(path, formulas), last=path[-1])
+
+
+def _default_momentum(native: Native, library: Library) -> Found:
+    """Without a gradient a step is momentum times the last one, in Nesterov's form as well."""
+    steps = -np.diff(native.run(0.0, (1.0, 0.0, 0.0), (1.0,) * 3))
+    decay = float(f"{steps[1] / steps[0]:.2g}") if abs(steps[0]) > CLOSE else 0.0
+    return measured(f"{decay:g}" if decay else "0: each step is rate g", momentum=decay)
+
+
+# --- the rate -----------------------------------------------------------------------------------
+
+
+def _default_rate(native: Native, library: Library) -> Found:
+    """Each formula here is proportional to the rate in its first step."""
+    free = native.run(0.0, (1.0,))
+    if free is None:
+        return measured("there is none: the call has to say it")
+    rate = float(f"{free[0] / native.run(0.0, (1.0,), (1.0,))[0]:.2g}")
+    return measured(f"{rate:g}", rate=rate)
 
 
 # --- weight decay -------------------------------------------------------------------------------
@@ -126,39 +163,17 @@ def _default_decay(native: Native, library: Library) -> Found:
     )
 
 
-# --- eps ----------------------------------------------------------------------------------------
-
-
-def _eps(native: Native, library: Library) -> Found:
-    """Solve ``step = rate g / (g + e)`` for e, at the first and at a later step of one gradient.
-
-    After the correction of the bias it is eps at every step; before, as Kingma and Ba 2015 write
-    just above section 2.1, it is ``eps / sqrt(1 - decay**step)``.
-    """
-    rate, found = 0.1, []
-    for g in np.geomspace(1e-9, 1e-5, 9):
-        path = [0.0, *native.run(0.0, (float(g),) * STEPS, (rate,) * STEPS)]
-        moved = -np.diff(path) / rate
-        if 0.05 < moved[0] < 0.95 and 0.05 < moved[-1] < 0.95:
-            found.append(g * (1 / moved[[0, -1]] - 1))
-    if not found:
-        return measured("no eps between 1e-9 and 1e-5 shows")
-    first, last = np.median(found, axis=0)
-    hat = math.sqrt((1 - SECOND) / (1 - SECOND**STEPS))  # of eps-hat, last over first
-    if abs(last / first - 1) <= 0.01:
-        eps, words = first, "added after the correction of the bias: sqrt(v') + eps"
-    elif abs(last / first / hat - 1) <= 0.01:
-        eps = first * math.sqrt(1 - SECOND)
-        words = f"added before it: sqrt(v) + eps, at first {1 / math.sqrt(1 - SECOND):.3g} eps"
-    else:
-        eps, words = first, "added where no formula in use has it"
-    return measured(f"{float(f'{eps:.2g}'):g}, {words}", eps=float(eps))
-
-
 CLAUSES: tuple[Clause, ...] = (
+    Clause(
+        "rate",
+        "learning rate by default",
+        ("momentum_default", "adam", "adamw", "rmsprop", "adagrad"),
+        _default_rate,
+    ),
+    Clause("default", "momentum by default", ("momentum_default",), _default_momentum),
     Clause("form", "where momentum has the rate", ("momentum",), _momentum),
+    Clause("nesterov", "where Nesterov's has it", ("momentum_nesterov",), _nesterov),
     Clause("decay", "how weight_decay acts with momentum", ("momentum_decay",), _decay_of_momentum),
-    Clause("eps", "eps, and where it is added", ("adam",), _eps),
     Clause("default-decay", "weight decay by default", ("adam", "adamw"), _default_decay),
     Clause("decay", "how weight_decay acts in Adam", ("adam_decay",), _decay_of_adam),
 )

@@ -22,12 +22,23 @@ SUBJECTS = tuple(BEHAVIOURS)
 SIZES = {
     "dense": {"inputs": 512, "outputs": 256},
     "convolution": {"inputs": 64, "outputs": 128, "size": 3},
+    "strided_convolution": {"inputs": 64, "outputs": 128, "size": 3, "stride": 2},
+    "grouped_convolution": {"inputs": 64, "outputs": 128, "size": 3, "groups": 4},
     "embedding": {"rows": 1000, "features": 512},
     "batch_norm": {"features": 64},
     "layer_norm": {"features": 512},
     "adam": {},
 }
-TAPS = {"dense": "", "convolution": " * size**2"}  # of a kernel, for each of its inputs or outputs
+# fan -> its expression: what of a kernel meets one output, or one input
+DENSE = {"fan_in": "inputs", "fan_out": "outputs"}
+IMAGES = {"fan_in": "inputs * size**2", "fan_out": "outputs * size**2"}
+GROUPS = {"fan_in": "inputs // groups * size**2", "fan_out": "outputs // groups * size**2"}
+FANS = {
+    "dense": DENSE,
+    "convolution": IMAGES,
+    "strided_convolution": IMAGES,
+    "grouped_convolution": GROUPS,
+}
 
 
 def recipe(source: str, target: str, subject: str) -> str:
@@ -41,7 +52,9 @@ def recipe(source: str, target: str, subject: str) -> str:
     ----------
     source, target : {"torch", "keras", "flax", "gluon"}
         Two different libraries.
-    subject : {"dense", "convolution", "embedding", "batch_norm", "layer_norm", "adam"}
+    subject : str
+        One of `SUBJECTS`: ``"dense"``, ``"convolution"`` (of images), ``"strided_convolution"``,
+        ``"grouped_convolution"``, ``"embedding"``, ``"batch_norm"``, ``"layer_norm"``, ``"adam"``.
 
     Raises
     ------
@@ -66,11 +79,11 @@ def recipe(source: str, target: str, subject: str) -> str:
 def listing() -> str:
     """Return the names that `recipe` takes, and what each stands for."""
     lines = ["libraries"]
-    lines += [f"  {name:<12} {library}" for name, library in LIBRARIES.items()]
+    lines += [f"  {name:<20} {library}" for name, library in LIBRARIES.items()]
     lines += ["subjects"]
     for subject in SUBJECTS:
         calls = (DEFAULTS[name][subject].partition("(")[0] for name in LIBRARIES)
-        lines.append(f"  {subject:<12} {', '.join(calls)}")
+        lines.append(f"  {subject:<20} {', '.join(calls)}")
     return "\n".join(lines) + "\n"
 
 
@@ -117,8 +130,7 @@ def _header(subject: str, behaviour: Any, source: str, target: str) -> list[str]
 
 def _fans(subject: str, scales: str) -> dict[str, str]:
     """Return fan -> its expression, for each fan that a scale names."""
-    taps = TAPS.get(subject, "")
-    fans = {"fan_in": f"inputs{taps}", "fan_out": f"outputs{taps}"}
+    fans = FANS.get(subject, {})
     return {name: expression for name, expression in fans.items() if name in scales}
 
 

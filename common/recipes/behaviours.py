@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from isometry.common import checks
@@ -95,7 +95,11 @@ class Dense:
 
 @dataclass(frozen=True)
 class Convolution:
-    """How a two-dimensional convolution starts, what it adds around the image, and its layouts."""
+    """How a two-dimensional convolution starts, what it adds around the image, and its layouts.
+
+    Padding "same" is that of TensorFlow: ``max(size - (side % stride or stride), 0)`` zeros along
+    each side, so that ``ceil(side / stride)`` outputs come out; an odd zero more after than before.
+    """
 
     kernel: Law
     bias: Law
@@ -108,7 +112,10 @@ class Convolution:
         return {
             "kernel": str(self.kernel),
             "bias": str(self.bias),
-            "padding": {"valid": "none", "same": "to the size of the image"}[self.padding],
+            "padding": {
+                "valid": "none",
+                "same": "to the size of the image, over the stride if there is one",
+            }[self.padding],
             "kernel's axes": self.axes,
             "image's axes": self.images,
         }
@@ -213,12 +220,20 @@ LIBRARIES = {
 ZEROS = Law("zeros")
 THIRD = Law("uniform", "1 / sqrt(fan_in)")  # variance 1 / (3 fan_in)
 XAVIER = Law("uniform", "sqrt(6 / (fan_in + fan_out))")
+OF_ALL_OUTPUTS = Law("uniform", "sqrt(6 / (fan_in + groups * fan_out))")  # not of one group's
 LECUN = Law("truncated normal", "1 / sqrt(fan_in)")
 ANY_SHAPE = Law("uniform", "0.07")
 ADDED, APART = "added to the gradient", "decoupled"
 AXIS_1, LAST = "axis 1", "the last axis"
 OIHW, HWIO = "out, in, height, width", "height, width, in, out"
 NCHW, NHWC = "batch, channels, height, width", "batch, height, width, channels"
+
+CONVOLUTIONS = {
+    "torch": Convolution(THIRD, THIRD, OIHW, NCHW, "valid"),
+    "keras": Convolution(XAVIER, ZEROS, HWIO, NHWC, "valid"),
+    "flax": Convolution(LECUN, ZEROS, HWIO, NHWC, "same"),
+    "gluon": Convolution(ANY_SHAPE, ZEROS, OIHW, NCHW, "valid"),
+}
 
 # subject -> library -> what it does
 BEHAVIOURS: dict[str, dict[str, Any]] = {
@@ -228,11 +243,11 @@ BEHAVIOURS: dict[str, dict[str, Any]] = {
         "flax": Dense(LECUN, ZEROS, "in, out"),
         "gluon": Dense(ANY_SHAPE, ZEROS, "out, in", flattens=True),
     },
-    "convolution": {
-        "torch": Convolution(THIRD, THIRD, OIHW, NCHW, "valid"),
-        "keras": Convolution(XAVIER, ZEROS, HWIO, NHWC, "valid"),
-        "flax": Convolution(LECUN, ZEROS, HWIO, NHWC, "same"),
-        "gluon": Convolution(ANY_SHAPE, ZEROS, OIHW, NCHW, "valid"),
+    "convolution": CONVOLUTIONS,
+    "strided_convolution": CONVOLUTIONS,
+    "grouped_convolution": {
+        **CONVOLUTIONS,
+        "keras": replace(CONVOLUTIONS["keras"], kernel=OF_ALL_OUTPUTS),
     },
     "embedding": {
         "torch": Embedding(Law("normal", "1.0")),
@@ -265,6 +280,8 @@ DEFAULTS = {
     "torch": {
         "dense": "torch.nn.Linear(inputs, outputs)",
         "convolution": "torch.nn.Conv2d(inputs, outputs, size)",
+        "strided_convolution": "torch.nn.Conv2d(inputs, outputs, size, stride=stride)",
+        "grouped_convolution": "torch.nn.Conv2d(inputs, outputs, size, groups=groups)",
         "embedding": "torch.nn.Embedding(rows, features)",
         "batch_norm": "torch.nn.BatchNorm1d(features)",
         "layer_norm": "torch.nn.LayerNorm(features)",
@@ -273,6 +290,8 @@ DEFAULTS = {
     "keras": {
         "dense": "keras.layers.Dense(outputs)",
         "convolution": "keras.layers.Conv2D(outputs, size)",
+        "strided_convolution": "keras.layers.Conv2D(outputs, size, strides=stride)",
+        "grouped_convolution": "keras.layers.Conv2D(outputs, size, groups=groups)",
         "embedding": "keras.layers.Embedding(rows, features)",
         "batch_norm": "keras.layers.BatchNormalization()",
         "layer_norm": "keras.layers.LayerNormalization()",
@@ -281,6 +300,10 @@ DEFAULTS = {
     "flax": {
         "dense": "nnx.Linear(inputs, outputs, rngs=rngs)",
         "convolution": "nnx.Conv(inputs, outputs, (size, size), rngs=rngs)",
+        "strided_convolution": "nnx.Conv(inputs, outputs, (size, size), strides=stride, rngs=rngs)",
+        "grouped_convolution": (
+            "nnx.Conv(inputs, outputs, (size, size), feature_group_count=groups, rngs=rngs)"
+        ),
         "embedding": "nnx.Embed(rows, features, rngs=rngs)",
         "batch_norm": "nnx.BatchNorm(features, rngs=rngs)",
         "layer_norm": "nnx.LayerNorm(features, rngs=rngs)",
@@ -289,6 +312,12 @@ DEFAULTS = {
     "gluon": {
         "dense": "mx.gluon.nn.Dense(outputs, in_units=inputs)",
         "convolution": "mx.gluon.nn.Conv2D(outputs, size, in_channels=inputs)",
+        "strided_convolution": (
+            "mx.gluon.nn.Conv2D(outputs, size, strides=stride, in_channels=inputs)"
+        ),
+        "grouped_convolution": (
+            "mx.gluon.nn.Conv2D(outputs, size, groups=groups, in_channels=inputs)"
+        ),
         "embedding": "mx.gluon.nn.Embedding(rows, features)",
         "batch_norm": "mx.gluon.nn.BatchNorm(in_channels=features)",
         "layer_norm": "mx.gluon.nn.LayerNorm(in_channels=features)",

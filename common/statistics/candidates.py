@@ -126,7 +126,7 @@ class Sample:
         orthogonal = [
             Candidate(one.law, one.names, one.formulas, tests)
             for one in known
-            if isinstance(one.law, Orthogonal) and (tests := self._orthogonal(one.law.gain))
+            if isinstance(one.law, Orthogonal) and (tests := self.orthogonal(one.law.gain))
         ]
         return [*self._structured(), *orthogonal]
 
@@ -168,7 +168,7 @@ class Sample:
         tests = (verdicts.support(self.x, law, detects=1 - 1e-12, dtype=self.dtype),)
         return Candidate(law, names, (formula,) * len(names), tests)
 
-    def _orthogonal(self, gain: float) -> tuple[Verdict, ...]:
+    def orthogonal(self, gain: float) -> tuple[Verdict, ...]:
         """Return the tests of the first view that is orthogonal; none if no view is."""
         for matrix in self.matrices:
             few = matrix[:FEW]  # which fail for almost every other law, and are quick

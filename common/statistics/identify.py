@@ -16,12 +16,14 @@ rows           rows of independent entries are not orthogonal to each other Fish
 The last five share the false alarm equally, so that the true law stays with probability at least
 1 - false_alarm. An orthogonal law is tested on ``W W^T = gain**2 I`` instead, up to rounding, and
 on its largest entry; what has no chance in it, such as the identity or a Dirac kernel, on its
-values. Which laws are sure to leave the set says `isometry.common.statistics.apart`.
+values. What is made of parts, such as copies of kernels or columns with zeros, is taken apart by
+`isometry.common.statistics.structures`. Which laws are sure to leave the set says
+`isometry.common.statistics.apart`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ from isometry.common.statistics import bounds
 from isometry.common.statistics.apart import std_resolution
 from isometry.common.statistics.candidates import Candidate, Closest, Sample
 from isometry.common.statistics.known import classes
+from isometry.common.statistics.structures import made_of, of_gates
 from isometry.common.statistics.verdicts import MISS
 
 __all__ = ["Candidate", "Closest", "Identification", "identify", "required_weights"]
@@ -55,7 +58,7 @@ class Identification:
         The nearest known law if there are no candidates.
     detects : float
         Relative change of the standard deviation: laws at least so far from the truth are in the
-        set with probability at most `miss`.
+        set with probability at most `miss`. Of a weight that is made of a smaller one: of that.
     false_alarm : float
         Bound of the probability that the true law, if it is known, is not in the set.
     left_out : tuple of str
@@ -102,6 +105,19 @@ def identify(
 ) -> Identification:
     """Return the set of known laws that the weights cannot tell from the true one.
 
+    Beside laws of independent entries, orthogonal ones and weights without chance these are ICNR
+    and sparse weights of such laws, orthogonal blocks for each of 3 or 4 gates, and the bias of
+    chrono initialization. The matrix alone does not tell:
+
+    - the gates of a fused kernel of independent entries, which have the law of one gate: give its
+      fans;
+    - which of two blocks of zeros in a chrono bias is which gate, and its `longest` but for the
+      range in the name;
+    - zeros that each entry has by chance, as after pruning or dropout, in sparse weights: their
+      share is no law's own, so they read "unknown";
+    - scales that come from the depth or from data, as in Fixup, muP and LSUV: they read "unknown",
+      with the ratio to the closest law.
+
     Parameters
     ----------
     weights : array_like
@@ -109,8 +125,8 @@ def identify(
         takes. Values that all lie on the grid of a narrower format, such as bfloat16 held as
         float32, are judged on that grid.
     fan_in, fan_out : int, optional
-        Of the weight, as :func:`isometry.fans` gives them. Laws that need one that is not given are
-        left out, and named in the result.
+        Of the weight, as :func:`isometry.fans` gives them: of the whole one, if its kernels repeat.
+        Laws that need one that is not given are left out, and named in the result.
     false_alarm : float
         Bound of the probability that the true law is not in the set.
 
@@ -132,28 +148,38 @@ def identify(
             checks.integer(name, fan, low=1)
     values = _array(weights)
     wide = values.astype(np.float64)
-    sample = Sample(wide, _format(wide, str(values.dtype.name)), _rate(false_alarm))
-    known, left_out = classes(fan_in, fan_out)
-    found = sample.deterministic(known)
+    whole = sample = Sample(wide, _format(wide, str(values.dtype.name)), _rate(false_alarm))
+    made, outputs = None if sample.constant else made_of(wide, sample.dtype), fan_out
+    if made is not None:
+        sample = Sample(made.core, sample.dtype, false_alarm / (TESTS + made.tests))
+        outputs = fan_out and max(1, fan_out // made.copies)
+    known, left_out = classes(fan_in, outputs)
+    found = sample.deterministic(known) or ([] if made else of_gates(sample, known))
     needed = required_weights(false_alarm, dtype=sample.dtype)
     enough = sample.count >= needed
     if not (enough or found):
+        of = "" if made is None else f", of which the weight is made ({made.words}),"
         raise InvalidArgument(
-            f"{sample.count} weights are too few to tell apart laws whose standard deviations "
+            f"{sample.count} weights{of} are too few to tell apart laws whose standard deviations "
             f"differ by {COARSE:.0%}, at a false alarm of {false_alarm:g}; at least {needed} are "
             "needed"
         )
     if enough and not sample.constant:
         found += sample.random(known)
+    candidates = found if made is None else made.whole(found, sample.rate)
+    closest = None if candidates else sample.closest(known)
+    if closest and made is not None:
+        mistake = "its zeros placed otherwise" if found else closest.mistake
+        closest = replace(closest, name=f"{made.words}, of {closest.name}", mistake=mistake)
     return Identification(
-        candidates=tuple(found),
-        closest=None if found else sample.closest(known),
-        count=sample.count,
-        dtype=sample.dtype,
-        mean=sample.mean,
-        std=sample.std,
-        smallest=float(sample.x[0]),
-        largest=float(sample.x[-1]),
+        candidates=tuple(candidates),
+        closest=closest,
+        count=whole.count,
+        dtype=whole.dtype,
+        mean=whole.mean,
+        std=whole.std,
+        smallest=float(whole.x[0]),
+        largest=float(whole.x[-1]),
         fan_in=fan_in,
         fan_out=fan_out,
         false_alarm=false_alarm,

@@ -11,6 +11,8 @@ mistakes                             the other fan; the bound of a uniform law t
                                      truncation that is not corrected (off by 0.8796); no gain
 ==================================== ==============================================================
 
+What is made of them, such as sparse weights, is in `isometry.common.statistics.structures`.
+
 Each is a law once the fans are given. Those that are then one and the same, as LeCun's and Xavier's
 are for equal fans, are one class with all their names.
 """

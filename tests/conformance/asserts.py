@@ -59,6 +59,22 @@ def same_signature(observed: Callable[..., Any], expected: Callable[..., Any]) -
     assert ours == theirs
 
 
+def change(
+    nx: Backend, f: Callable[[Any], Any], x: np.ndarray, tangent: np.ndarray
+) -> np.ndarray | None:
+    """Return J tangent at x by forward mode, of x's dtype; None from a backend that lacks it.
+
+    Such a backend is asserted to say so.
+    """
+    arguments = (f, nx.asarray(x), nx.asarray(tangent))
+    if "jvp" not in nx.capabilities:
+        unsupported(nx, "jvp", arguments)
+        return None
+    _, found = nx.jvp(*arguments)
+    assert nx.dtype_of(found) == str(x.dtype)
+    return nx.to_numpy(found)
+
+
 def unsupported(nx: Backend, capability: str, arguments: tuple[Any, ...]) -> None:
     """Assert that the method of a capability that is not declared says so."""
     declared = ", ".join(sorted(nx.capabilities)) or "none"

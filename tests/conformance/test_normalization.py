@@ -254,13 +254,9 @@ def test_forward_mode(nx, layer):
         exact, _, _ = laws.layer_norm_backward(tangent, x, np.ones_like(scale), **options)
         exact = scale * exact
     fixed = [nx.asarray(a) for a in others]
-    arguments = (lambda x: f(x, *fixed), nx.asarray(x), nx.asarray(tangent))
-    if "jvp" not in nx.capabilities:
-        asserts.unsupported(nx, "jvp", arguments)
-        return
-    _, change = nx.jvp(*arguments)
-    assert nx.dtype_of(change) == dtype
-    within_size(nx.to_numpy(change), exact, laws.normalization_bound(dtype), "change")
+    change = asserts.change(nx, lambda x: f(x, *fixed), x, tangent)
+    if change is not None:
+        within_size(change, exact, laws.normalization_bound(dtype), "change")
 
 
 # --- small variances, small batches, any shape --------------------------------------------------
@@ -436,6 +432,26 @@ def test_rms_norm_gradients(nx, mode, full_dtype, prepare, shape, axis):
     expected = laws.rms_norm_backward(dy, x, scale, axis=axis, eps=EPS)
     for name, y, exact in zip(("x", "scale"), gradient, expected, strict=True):
         within_size(y, exact, laws.normalization_bound(full_dtype), name)
+
+
+@pytest.mark.clause("normalization.composed-jvp")
+@pytest.mark.parametrize("layer", ["group_norm", "instance_norm", "rms_norm"])
+def test_forward_mode_of_groups_and_rms(nx, layer):
+    """The Jacobian of the normalized x is symmetric: its gradient is its change, too."""
+    shape, dtype = IMAGES, "float32"
+    x, scale, shift = _batch_arguments(shape, -1, dtype)[:3]
+    tangent, one = wave(shape, 9).astype(dtype), np.ones_like(scale)
+    fixed = [nx.asarray(a) for a in (scale, shift)]
+    if layer == "rms_norm":
+        f, fixed = lambda *a: nx.rms_norm(*a, eps=EPS), fixed[:1]
+        exact, _ = laws.rms_norm_backward(tangent, x, one, eps=EPS)
+    else:
+        groups = shape[-1] // 2 if layer == "group_norm" else shape[-1]
+        f = _group_norm(nx, shape, -1, groups, eps=EPS)
+        exact, *_ = laws.group_norm_backward(tangent, x, one, groups=groups, axis=-1, eps=EPS)
+    found = asserts.change(nx, lambda x: f(x, *fixed), x, tangent)
+    if found is not None:
+        within_size(found, scale * exact, laws.normalization_bound(dtype), "change")
 
 
 # --- bad input ----------------------------------------------------------------------------------

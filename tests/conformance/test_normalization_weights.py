@@ -14,7 +14,7 @@ from isometry.common.laws.normalization import normalization_bound
 from isometry.common.statistics import rounding
 from isometry.common.statistics.running_error import Rounded, bound
 from isometry.conformance import asserts
-from isometry.conformance.waves import wave
+from isometry.conformance.waves import wave, within_size
 
 RATIOS = (1.0, 1e3, 1e6)
 # (shape, axis of the outputs): a dense weight, and kernels in both layouts
@@ -296,3 +296,58 @@ def test_one_sample_and_equal_samples(nx, mode, full_dtype, prepare):
         asserts.within_ulp(mean, x[0], full_dtype, 0)
         asserts.within(d, 2 * np.eye(4), error)
         asserts.within(deviation, 0, error)
+
+
+# --- forward mode -------------------------------------------------------------------------------
+
+
+def _of_weight_norm(nx, v, g, tangent):
+    """Return the function of v, and its change: the Jacobian is symmetric."""
+    exact, _ = laws.weight_norm_backward(*map(Rounded.of, (tangent, v)), g[:, None].astype(float))
+    return lambda v: nx.weight_norm(v, nx.asarray(g)), exact
+
+
+def _of_standardization(nx, weight, g, tangent):
+    """Symmetric, too."""
+    exact = laws.weight_standardization_backward(tangent, weight, eps=0.5)
+    return lambda w: nx.weight_standardization(w, eps=0.5), exact
+
+
+def _of_spectral_norm(nx, weight, start, tangent):
+    """Through sigma; u and v are constants."""
+    rows, u = map(Rounded.of, (tangent, weight)), start[:, None].astype(float)
+    exact = laws.spectral_norm_forward(*rows, u, iterations=2)
+    return lambda w: nx.spectral_norm(w, nx.asarray(start), iterations=2)[0], exact
+
+
+def _of_deconvolution(nx, x, _, tangent):
+    """Through the mean, the covariance and each iteration."""
+    options = {"iterations": 3, "eps": 1e-2}
+    c = Rounded.centred(x)
+    exact = deconvolution.whitened_forward(Rounded.of(tangent), c, **options)
+    return lambda x: nx.network_deconvolution(x, **options)[0], exact
+
+
+FORWARD = {
+    "weight_norm": _of_weight_norm,
+    "weight_standardization": _of_standardization,
+    "spectral_norm": _of_spectral_norm,
+    "network_deconvolution": _of_deconvolution,
+}
+
+
+@pytest.mark.clause("normalization.composed-jvp")
+@pytest.mark.parametrize("layer", FORWARD)
+def test_forward_mode(nx, layer):
+    """Of the weight (outputs, inputs), or of the samples."""
+    samples = layer == "network_deconvolution"
+    x = (_samples(RATIOS[-1]) if samples else wave(WEIGHTS[0][0], 1)).astype("float32")
+    tangent, one = wave(x.shape, 9).astype("float32"), (2 + wave(x.shape[:1], 2)).astype("float32")
+    f, exact = FORWARD[layer](nx, x, one, tangent)
+    found = asserts.change(nx, f, x, tangent)
+    if found is None:
+        return
+    if isinstance(exact, Rounded):
+        _near(found, exact, "float32")
+    else:
+        within_size(found, exact, normalization_bound("float32"), layer)

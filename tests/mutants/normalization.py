@@ -243,8 +243,8 @@ class LayerConstants(_LayerNorm):
         return mean, self.ops.sqrt(variance + eps)
 
 
-class ForwardConstants(LayerConstants):
-    """Mean and variance of an example are constants for forward mode."""
+class Forward:
+    """Knows whether a function runs in forward mode."""
 
     needs = frozenset({"jvp"})
     forward = False
@@ -255,6 +255,10 @@ class ForwardConstants(LayerConstants):
             return super().jvp(f, x, tangent)
         finally:
             self.forward = False
+
+
+class ForwardConstants(Forward, LayerConstants):
+    """Mean and variance of an example are constants for forward mode."""
 
     def layer_norm(self, x, scale, shift, /, *, axis=-1, eps=1e-5):
         layer_norm = super().layer_norm if self.forward else super(_LayerNorm, self).layer_norm
@@ -362,6 +366,14 @@ class GroupConstants(_GroupNorm):
 
     def moments(self, rows):
         return super().moments(self.ops.stop_gradient(rows))
+
+
+class GroupForwardConstants(Forward, GroupConstants):
+    """Mean and variance of a group are constants for forward mode."""
+
+    def group_norm(self, x, scale, shift, /, *, groups, axis=1, eps=1e-5):
+        group_norm = super().group_norm if self.forward else super(_GroupNorm, self).group_norm
+        return group_norm(x, scale, shift, groups=groups, axis=axis, eps=eps)
 
 
 class GroupNaiveVariance(_GroupNorm):
@@ -511,4 +523,5 @@ FAULTS = {
     RmsWithoutEps: "normalization.nothing-to-normalize",
     InstancePasses: "normalization.nothing-to-normalize",
     GroupsMadeFitting: "normalization.refused[groups that do not divide]",
+    GroupForwardConstants: "normalization.composed-jvp[group_norm]",
 }

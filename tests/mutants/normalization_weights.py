@@ -2,6 +2,8 @@
 
 from isometry.common.composed import as_rows
 
+from .normalization import Forward
+
 
 def _outputs(nx, weight, axis):
     """Return a weight as (outputs, inputs), and the way back."""
@@ -134,6 +136,16 @@ class SigmaConstant:
         return weight / self.ops.stop_gradient(sigma), u, v, sigma
 
 
+class SigmaConstantForward(Forward, SigmaConstant):
+    """Sigma is a constant for forward mode."""
+
+    def spectral_norm(self, weight, u, /, *, iterations, axis=0):
+        options = {"iterations": iterations, "axis": axis}
+        if self.forward:
+            return super().spectral_norm(weight, u, **options)
+        return super(SigmaConstant, self).spectral_norm(weight, u, **options)
+
+
 class ZeroByZero:
     """Spectral norm divides a weight of zeros by its norm 0, as PyTorch does."""
 
@@ -189,6 +201,13 @@ class WhiteningConstant(_Deconvolution):
         return y, mean, d, deviation
 
 
+class WhiteningConstantForward(Forward, WhiteningConstant):
+    """D is a constant for forward mode."""
+
+    def wrong(self, x, options, right):
+        return super().wrong(x, options, right) if self.forward else right(x, **options)
+
+
 class DeconvolutionEpsFixed(_Deconvolution):
     """Network deconvolution has the default eps whatever is asked for."""
 
@@ -236,4 +255,6 @@ FAULTS = {
     FullyWhitened: "normalization.deconvolution-iterations",
     Unguarded: "normalization.deconvolution-rank",
     DeconvolutionEpsFixed: "normalization.deconvolution-one",
+    SigmaConstantForward: "normalization.composed-jvp[spectral_norm]",
+    WhiteningConstantForward: "normalization.composed-jvp[network_deconvolution]",
 }

@@ -139,6 +139,14 @@ def test_norms(found, clause, torch, keras, flax, mxnet):
         ("adam.eps", "1e-08, added after", "1e-07, added before", "1e-08, added after", "1e-08, a"),
         ("adam_decay.decay", "coupled", "decoupled", None, "coupled"),
         ("adamw.default-decay", "0.01, times", "0.004, times", "0.0001, times", None),
+        ("momentum_default.default", "0: each", "0: each", "0: each", "0: each"),
+        ("momentum_nesterov.nesterov", "rate (g", "- (rate g", "rate (g", "- (rate g"),
+        ("adam.betas", *("0.9 and 0.999",) * 4),
+        ("rmsprop.form", "0.99, from 0, not c", *("0.9, from 0, not c",) * 3),
+        ("rmsprop.eps", "1e-08, outside", "1e-07, inside", "1e-08, inside", "1e-08, inside"),
+        ("adagrad.start", "0", "0.1", "0.1", "0"),
+        ("adagrad.eps", "1e-10, outside", None, None, "1e-07, inside"),
+        ("adagrad_eps.eps", None, "1e-07, inside", "1e-07, inside", None),
         ("global_norm.formula", "norm + 1e-06", "/ norm, to", "/ norm, to", "norm + 1e-08"),
     ],
 )
@@ -150,3 +158,20 @@ def test_optimizers_and_clipping(found, clause, torch, keras, optax, mxnet):
             text = found(library, clause)
             assert words in text, library
             assert words != "coupled" or not text.startswith("decoupled"), library
+
+
+def test_learning_rates(found):
+    """Optax has none; the others differ in three of five."""
+    wanted = {
+        "momentum_default": ("0.001", "0.01", "0.01"),
+        "adam": ("0.001", "0.001", "0.001"),
+        "adamw": ("0.001", "0.001", None),
+        "rmsprop": ("0.01", "0.001", "0.001"),
+        "adagrad": ("0.01", "0.001", "0.01"),
+    }
+    for claims, (torch, keras, mxnet) in wanted.items():
+        rates = {"torch.nn": torch, "mxnet.gluon": mxnet} | dict.fromkeys(ENGINES, keras)
+        for library, rate in rates.items():
+            if rate:
+                assert set(found(library, f"{claims}.rate").split(" | ")) == {rate}, library
+        assert found("optax", f"{claims}.rate") == "there is none: the call has to say it"
