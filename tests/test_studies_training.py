@@ -8,10 +8,9 @@ from isometry.common import studies
 from isometry.common.digits import digits
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import perceptron
-from isometry.common.laws.optimizers import OPTIMIZERS
 from isometry.common.portable import PortableStream
 from isometry.common.statistics.rounding import EqualUnits
-from isometry.common.studies import normalization
+from isometry.common.studies import normalization, symmetry
 
 XAVIER = {"depth": 20, "width": 128, "networks": 4}
 
@@ -116,7 +115,7 @@ def test_xavier_refuses():
 def test_equal_units_stay_equal_bit_for_bit():
     result = studies.run("symmetry", NumpyBackend(), seed=1, parameters={"steps": 60})
     for units in (2, 4):
-        for rule in OPTIMIZERS:
+        for rule in symmetry.RULES:
             for weights in ("incoming", "outgoing"):
                 assert (result.quantities[f"{units} units/{rule}/{weights}"].values == 0).all()
     assert result.quantities["4 units/xavier/accuracy"].values > 0.6
@@ -222,21 +221,6 @@ def test_cross_entropy_is_stable_and_right():
     softmax = np.exp(scores - scores.max(1, keepdims=True))
     softmax /= softmax.sum(1, keepdims=True)
     np.testing.assert_allclose(gradient, (softmax - targets) / 2, rtol=1e-13, atol=1e-16)
-
-
-def test_update_rules_by_hand():
-    nx, w, g = NumpyBackend(), {"a": np.array([1.0, -2.0])}, {"a": np.array([0.5, 4.0])}
-    moved, state = OPTIMIZERS["sgd"](nx, w, g, {}, rate=0.1, step=1)
-    np.testing.assert_allclose(moved["a"], [0.95, -2.4])
-    assert state == {}
-    moved, state = OPTIMIZERS["momentum"](nx, w, g, {}, rate=0.1, step=1)
-    moved, state = OPTIMIZERS["momentum"](nx, moved, g, state, rate=0.1, step=2)
-    np.testing.assert_allclose(moved["a"], [1 - 0.05 - 0.095, -2 - 0.4 - 0.76])
-    moved, state = OPTIMIZERS["adam"](nx, w, g, {}, rate=0.1, step=1)
-    np.testing.assert_allclose(moved["a"], [0.9, -2.1], rtol=1e-7)  # first step: rate sign(g)
-    moved, state = OPTIMIZERS["adam"](nx, w, {"a": -g["a"]}, state, rate=0.1, step=2)
-    first = (0.9 * 0.1 - 0.1) / (1 - 0.9**2)  # v' = g**2 both times
-    np.testing.assert_allclose(moved["a"], w["a"] - 0.1 * first * np.array([1, 1]), rtol=1e-6)
 
 
 def test_digits_are_the_real_ones():

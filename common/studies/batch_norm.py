@@ -24,8 +24,8 @@ from isometry.common import checks
 from isometry.common.digits import digits
 from isometry.common.laws import batch_statistics as law
 from isometry.common.laws import normalization, perceptron
-from isometry.common.laws.optimizers import sgd
 from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.optimizers.rules import SGD
 from isometry.common.results import Check, Quantity
 from isometry.common.statistics.bounds import dkw
 from isometry.common.statistics.rounding import gamma
@@ -251,10 +251,10 @@ class _Trainer:
 
     def train(self, parameters: dict[str, Array], batches: list[tuple[Array, Array]]) -> Any:
         """Yield the parameters before each step, with the batch and its gradient; then the last."""
-        for step, (x, targets) in enumerate(batches, 1):
+        for x, targets in batches:
             _, gradient = self.gradient(parameters, x, targets)
             yield parameters, (x, targets), gradient
-            parameters, _ = sgd(self.nx, parameters, gradient, {}, rate=self.rate, step=step)
+            parameters, _ = SGD(rate=self.rate).advance(self.nx, parameters, gradient, {})
         yield parameters, None, None
 
     def trained(self, parameters: dict[str, Array], batches: list[tuple[Array, Array]]) -> float:
@@ -291,7 +291,7 @@ class _Trainer:
         start = float(self.nx.to_numpy(self.gradient(parameters, *batch)[0]))
         losses, slopes, bends = [start], [0.0], [0.0]
         for part in PARTS:
-            there, _ = sgd(self.nx, parameters, gradient, {}, rate=part * self.rate, step=1)
+            there, _ = SGD(rate=part * self.rate).advance(self.nx, parameters, gradient, {})
             value, turned = self.gradient(there, *batch)
             losses.append(float(self.nx.to_numpy(value)))
             slopes.append(abs(losses[-1] - start) / (part * length))

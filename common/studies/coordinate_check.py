@@ -34,9 +34,9 @@ from isometry.common.errors import InvalidArgument
 from isometry.common.laws import perceptron, propagation, regression
 from isometry.common.laws.fans import Fans
 from isometry.common.laws.mup import MuP
-from isometry.common.laws.optimizers import adam
 from isometry.common.laws.scaling import VarianceScaling
 from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.optimizers.rules import Adam
 from isometry.common.results import Check, Quantity
 from isometry.common.studies import Findings, Tell
 
@@ -206,7 +206,7 @@ class _Trainer:
             moved: dict[str, Array] = {}
             states: dict[str, Array] = {}
             for path, w in parameters.items():
-                new, kept = adam(
+                new, kept = Adam().advance(
                     self.nx, {path: w}, {path: gradient[path]}, state, rate=rates[path], step=step
                 )
                 moved |= new

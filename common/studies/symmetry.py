@@ -29,7 +29,7 @@ import numpy as np
 from isometry.common import checks
 from isometry.common.digits import digits
 from isometry.common.laws import perceptron
-from isometry.common.laws.optimizers import DECAY, OPTIMIZERS
+from isometry.common.optimizers.rules import SGD, Adam, Momentum, Rule
 from isometry.common.results import Check, Quantity
 from isometry.common.statistics.rounding import EqualUnits
 from isometry.common.studies import Findings, Tell
@@ -47,8 +47,12 @@ Gradient = Callable[..., tuple[Array, Parameters]]
 CLASSES = 10
 CONSTANT = 0.01
 KEEP = 0.5  # probability that dropout keeps a unit
-RATES = {"sgd": 0.3, "momentum": 0.06, "adam": 0.02}
-DECAYS = {"sgd": 0.0, "momentum": DECAY}  # update rules that have a rounding bound
+RULES: dict[str, Rule] = {
+    "sgd": SGD(rate=0.3),
+    "momentum": Momentum(rate=0.06, momentum=0.9),
+    "adam": Adam(rate=0.02),
+}
+DECAYS = {"sgd": 0.0, "momentum": 0.9}  # update rules that have a rounding bound
 REFERENCE = "numpy"
 BOUNDED_STEPS = 10  # the bound of equal units then is still a small part of their weights
 ROUNDING_WIDTH, ROUNDING_STEPS, ROUNDING_RATE = 37, 20, 0.05
@@ -180,8 +184,8 @@ def _train(
         if equal and step <= BOUNDED_STEPS:
             equal.step(_float64(nx, parameters), images[chosen], targets[chosen])
         _, gradients = gradient(parameters, *data)
-        parameters, state = OPTIMIZERS[trial.optimizer](
-            nx, parameters, gradients, state, rate=RATES[trial.optimizer], step=step
+        parameters, state = RULES[trial.optimizer].advance(
+            nx, parameters, gradients, state, step=step
         )
         measured.append(_measure(nx, parameters))
         if equal and step <= BOUNDED_STEPS:
@@ -197,7 +201,7 @@ def _equal_units(trial: Trial) -> EqualUnits | None:
     """Return the rounding bound of a trial that keeps units equal, where there is one."""
     if trial.breaks or trial.optimizer not in DECAYS:
         return None
-    return EqualUnits(rate=RATES[trial.optimizer], decay=DECAYS[trial.optimizer])
+    return EqualUnits(rate=RULES[trial.optimizer].rate, decay=DECAYS[trial.optimizer])
 
 
 def _float64(nx: Backend, parameters: Parameters) -> dict[str, np.ndarray]:
@@ -281,12 +285,10 @@ def _rounding(
     x, y = nx.asarray(images), nx.asarray(targets)
     equal = EqualUnits(rate=ROUNDING_RATE)
     spread, bound = [0.0], [0.0]
-    for step in range(1, ROUNDING_STEPS + 1):
+    for _ in range(ROUNDING_STEPS):
         equal.step(_float64(nx, parameters), images, targets)
         _, gradients = gradient(parameters, x, y)
-        parameters, _ = OPTIMIZERS["sgd"](
-            nx, parameters, gradients, {}, rate=ROUNDING_RATE, step=step
-        )
+        parameters, _ = SGD(rate=ROUNDING_RATE).advance(nx, parameters, gradients, {})
         spread.append(_distance(nx, parameters))
         bound.append(equal.distance)
     return np.array(spread), np.array(bound)

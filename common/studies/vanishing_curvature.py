@@ -31,9 +31,9 @@ from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import neural_chains, propagation
 from isometry.common.laws.neural_chains import SCALES, ChainLaw, chain_law
-from isometry.common.laws.optimizers import Update, adam, momentum, sgd
 from isometry.common.laws.scaling import VarianceScaling
 from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.optimizers.rules import SGD, Adam, Momentum, Rule
 from isometry.common.results import Check, Quantity
 from isometry.common.statistics.bounds import dkw, proportion
 from isometry.common.studies import Findings, Tell
@@ -61,11 +61,11 @@ CHAINS_TO_ESCAPE = (2, 3, 4, 6, 8)
 RATES = {"descent": 0.2, "momentum": 0.2, "adam": 0.01, "rmsprop": 0.01}
 DECAY, SECOND = 0.9, 0.9  # of momentum, and of RMSprop's average of squares
 MOST = 2000  # steps
-UPDATES: dict[str, Update] = {
-    "descent": sgd,
-    "momentum": partial(momentum, decay=DECAY),
-    "adam": adam,
-    "rmsprop": partial(adam, decay_first=0.0, decay_second=SECOND),
+UPDATES: dict[str, Rule] = {
+    "descent": SGD(rate=RATES["descent"]),
+    "momentum": Momentum(rate=RATES["momentum"], momentum=DECAY),
+    "adam": Adam(rate=RATES["adam"]),
+    "rmsprop": Adam(rate=RATES["rmsprop"], decay_first=0.0, decay_second=SECOND),
 }
 SCALAR: dict[str, Callable[[], neural_chains.Update]] = {
     "descent": partial(neural_chains.descent, RATES["descent"]),
@@ -399,9 +399,7 @@ def _steps(nx: Backend, gradient: Callable[..., Any], name: str) -> np.ndarray:
     steps = np.full(depths.size, MOST + 1)
     for step in range(1, MOST + 1):
         slopes = gradient(parameters, mask)[1]
-        parameters, state = UPDATES[name](
-            nx, parameters, slopes, state, rate=RATES[name], step=step
-        )
+        parameters, state = UPDATES[name].advance(nx, parameters, slopes, state, step=step)
         w = np.where(layers > 0, nx.to_numpy(parameters["w"]), math.inf).min(axis=0)
         steps = np.where((w >= ESCAPED) & (steps > MOST), step, steps)
         if (steps <= MOST).all():

@@ -1,0 +1,1 @@
+"""Optimizers: update rules, schedules and clipping, once for all backends."""
