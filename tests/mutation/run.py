@@ -3,7 +3,8 @@
 ``python tests/mutation/run.py torch --record tests/mutation/recorded`` changes one thing of
 ``isometry.backends.torch_backend`` at a time, in memory, and counts the changes that the suite
 notices (killed) and those that it does not (survived). A survivor stands in `explained.toml` with
-the reason why it is no fault; one that does not, or an explained one that is killed, is an error.
+the reason why it is no fault; one that does not is an error. Those explained are not run again,
+for they would take most of the time, unless ``--all`` asks whether each still survives.
 
 The framework is imported and the suite collected once. Each mutant is judged in a fork of that
 process, up to the first failure, by the tests that ran the changed lines of the right adapter,
@@ -47,7 +48,7 @@ HERE = Path(__file__).parent
 FILES = {"mxnet": ("mxnet_backend", "mxnet_graph")}  # every other backend: NAME_backend alone
 SUITE = [str(path) for path in sorted(Path(conformance.__file__).parent.glob("test_*.py"))]
 
-KILLED, SURVIVED, TIMED_OUT = "killed", "survived", "timed out"
+KILLED, SURVIVED, TIMED_OUT, EXPLAINED = "killed", "survived", "timed out", "explained"
 MEMORY = 8 * 2**30  # bytes more than at the fork: a mutant may ask for any amount
 IMPORT = "import"  # the coverage context of what no test runs
 
@@ -114,8 +115,11 @@ class Journal:
 class Runner:
     """A pytest plugin that runs the collected suite once for each mutant."""
 
-    def __init__(self, backend: str, module: str, only: str, unfinished: Path | None) -> None:
-        self.backend, self.module, self.only = backend, f"isometry.backends.{module}", only
+    def __init__(
+        self, backend: str, module: str, options: argparse.Namespace, unfinished: Path | None
+    ) -> None:
+        self.backend, self.module = backend, f"isometry.backends.{module}"
+        self.only, self.all = options.only, options.all
         self.explained, self.unfinished = explained(module), unfinished
         self.outcomes: dict[str, str] = {}
 
@@ -135,6 +139,8 @@ class Runner:
                     outcome = self._judge(session, mutant, ran)
                     self.journal.add(outcome, time.perf_counter() - start)
                 outcome = self.journal.outcomes[k]
+                if outcome == EXPLAINED:  # when it was judged; the reason may be gone
+                    outcome = self._judge(session, mutant, ran)
                 # of two places with one text, the worse outcome stands
                 if self.outcomes.get(mutant.name) != SURVIVED:
                     self.outcomes[mutant.name] = outcome
@@ -143,6 +149,8 @@ class Runner:
         return True
 
     def _judge(self, session: pytest.Session, mutant: Mutant, ran: Coverage) -> str:
+        if mutant.name in self.explained and not self.all:
+            return EXPLAINED
         first = ran.covering(mutant)
         outcome = self._run(session, mutant, first, ran) if first else SURVIVED
         if outcome == SURVIVED and mutant.name not in self.explained:
@@ -264,9 +272,11 @@ def _failed(session: pytest.Session, tests: list[str]) -> bool:
 # --- the command --------------------------------------------------------------------------------
 
 
-def judge(backend: str, module: str, only: str, unfinished: Path | None) -> dict[str, object]:
+def judge(
+    backend: str, module: str, options: argparse.Namespace, unfinished: Path | None
+) -> dict[str, object]:
     """Return what became of the mutants of one file, with the circumstances."""
-    runner = Runner(backend, module, only, unfinished)
+    runner = Runner(backend, module, options, unfinished)
     code = pytest.main(
         [
             *("-p", "isometry.conformance.plugin", "-p", "no:terminal", "-p", "no:cacheprovider"),
@@ -280,7 +290,7 @@ def judge(backend: str, module: str, only: str, unfinished: Path | None) -> dict
     framework = registry.find(backend).framework
     names = ("isometry", "mutmut", "pytest")
     survivors = sorted(n for n, outcome in runner.outcomes.items() if outcome == SURVIVED)
-    complete = not only
+    alive = {n for n, outcome in runner.outcomes.items() if outcome in (SURVIVED, EXPLAINED)}
     return {
         "module": module,
         "backend": backend,
@@ -293,7 +303,7 @@ def judge(backend: str, module: str, only: str, unfinished: Path | None) -> dict
         **dict(sorted(Counter(runner.outcomes.values()).items())),
         "survivors": survivors,
         "unexplained": [name for name in survivors if name not in runner.explained],
-        "stale": sorted(runner.explained.keys() - set(survivors)) if complete else [],
+        "stale": [] if options.only else sorted(runner.explained.keys() - alive),
     }
 
 
@@ -327,6 +337,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("backends", nargs="+", metavar="BACKEND")
     parser.add_argument("--only", default="", metavar="TEXT", help="mutants whose name has TEXT")
+    parser.add_argument("--all", action="store_true", help="run those explained, too")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="write MODULE.json there")
     options = parser.parse_args()
     if options.only and options.record:
@@ -338,7 +349,7 @@ def main() -> int:
         for backend in options.backends:
             for module in FILES.get(backend, (f"{backend}_backend",)):
                 unfinished = options.record and _unfinished(options.record, module)
-                found = judge(backend, module, options.only, unfinished)
+                found = judge(backend, module, options, unfinished)
                 explained &= _report(found, options.record)
     return 0 if explained else 1
 
