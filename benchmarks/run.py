@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
+
+from depth import depth
+from timing import ratio, show
 
 import isometry as iso
 
@@ -48,24 +49,7 @@ def main() -> None:
             chain(nx, peers, max(arguments.rounds // 3, 3))
             weights(nx, peers, max(arguments.rounds // 3, 3))
             normalization(nx, peers, arguments.rounds)
-
-
-def ratio(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int) -> float:
-    """Return the median over interleaved rounds of our time over the peer's."""
-    ours(), peer()
-    found = []
-    for _ in range(rounds):
-        times = []
-        for run in (ours, peer):
-            started = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - started)
-        found.append(times[0] / times[1])
-    return statistics.median(found)
-
-
-def show(what: str, value: float, target: str) -> None:
-    print(f"{what:66} {value:7.2f}  {target}", flush=True)
+            depth(nx, max(arguments.rounds // 2, 7))
 
 
 def start_up(rounds: int) -> None:

@@ -1,11 +1,13 @@
-"""The fully connected network as a plain loop over layers, examples and units, in NumPy."""
+"""What networks are held to: the fully connected one as a plain loop, in NumPy, and differences."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 PHI = {
     "linear": lambda z: z,
@@ -71,3 +73,32 @@ def forward(
         else:
             h = y
     raise AssertionError("a network has a layer")
+
+
+def assert_gradient(
+    nx: Any,
+    loss: Callable[[dict[str, np.ndarray]], Any],
+    parameters: dict[str, np.ndarray],
+    *,
+    step: float = 1e-3,
+    rel: float = 1e-8,
+) -> None:
+    """Compare the gradient with the function, along one random direction of each parameter.
+
+    By central differences with Richardson's extrapolation: the error is O(step**4) of fifth
+    derivatives, and rounding of about 1e-15 |f| / step.
+    """
+    _, gradient = nx.value_and_gradient(loss)(parameters)
+    assert set(gradient) == set(parameters)
+    stream = nx.stream(10)
+    for path, value in parameters.items():
+        direction = stream.normal(value.shape, dtype="float64")
+        direction = direction / np.linalg.norm(direction)
+
+        def slope(h: float, path: str = path, along: np.ndarray = direction) -> float:
+            ends = [loss({**parameters, path: parameters[path] + s * h * along}) for s in (1, -1)]
+            return float(ends[0] - ends[1]) / (2 * h)
+
+        expected = (4 * slope(step) - slope(2 * step)) / 3
+        observed = float(np.sum(gradient[path] * direction))
+        assert observed == pytest.approx(expected, rel=rel, abs=rel / 10), path

@@ -9,6 +9,7 @@ import pytest
 
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import propagation
+from isometry.common.laws.mean_field import second_moments
 
 WIDTHS = [24, 24, 24, 12, 12]
 GAINS = {"linear": 1.0, "relu": 2.0, "tanh": 1.5}
@@ -18,14 +19,25 @@ def variances(activation):
     return [GAINS[activation] / n for n in WIDTHS[:-1]]
 
 
-@pytest.mark.parametrize("q", [1e-12, 0.1, 1.0, 2.0])
-def test_tanh_moments_against_mpmath(q):
+def test_tanh_layers_against_mpmath():
+    """Each layer's step: q = n s**2 E h**2, E tanh(N(0, q))**2 and E sech(N(0, q))**4."""
+    widths, weights = [3, 5, 4, 2], [0.2, 0.07, 1.1]
     limits = [-mp.inf, -3, 0, 3, mp.inf]
-    exact = [
-        mp.quad(lambda z, f=f: f(mp.sqrt(q) * z) * mp.npdf(z), limits)
-        for f in (lambda z: mp.tanh(z) ** 2, lambda z: mp.sech(z) ** 4)
-    ]
-    assert propagation.moments("tanh", q) == pytest.approx([float(e) for e in exact], rel=1e-8)
+
+    def expected(f, q):
+        return mp.quad(lambda z: f(mp.sqrt(q) * z) * mp.npdf(z), limits)
+
+    forward, slopes = [mp.mpf(1)], []
+    for n, s in zip(widths, weights, strict=False):
+        q = n * s * forward[-1]
+        forward.append(expected(lambda u: mp.tanh(u) ** 2, q))
+        slopes.append(expected(lambda u: mp.sech(u) ** 4, q))
+    backward = [mp.mpf(1)]
+    for n, s, slope in zip(widths[:0:-1], weights[::-1], slopes[::-1], strict=True):
+        backward.append(n * s * slope * backward[-1])
+    found = propagation.second_moments("tanh", widths, weights)
+    np.testing.assert_allclose(found[0], np.array(forward, dtype=float), rtol=1e-10)
+    np.testing.assert_allclose(found[1], np.array(backward[::-1], dtype=float), rtol=1e-10)
 
 
 def log_chi_square(t, n):
@@ -138,7 +150,7 @@ def test_deviation_bound_holds_and_is_sharp():
 def test_tanh_sum_bound(q):
     nets, width = 4, 64
     mean, bound = propagation.tanh_sum_bound(np.full(nets, q), width, 1e-6)
-    assert mean == pytest.approx(nets * width * propagation.moments("tanh", q)[0], rel=1e-12)
+    assert mean == pytest.approx(nets * width * second_moments("tanh", q)[0], rel=1e-11)
     z = np.random.default_rng(0).normal(size=(2000, nets * width))
     sums = np.square(np.tanh(math.sqrt(q) * z)).sum(axis=1)
     assert np.abs(sums - mean).max() <= bound <= 8 * sums.std()
@@ -146,7 +158,7 @@ def test_tanh_sum_bound(q):
 
 def test_refusals():
     with pytest.raises(InvalidArgument, match="did you mean 'tanh'"):
-        propagation.moments("tanhh", 1.0)
+        propagation.second_moments("tanhh", [2, 2], [1.0])
     with pytest.raises(InvalidArgument, match="linear and relu"):
         propagation.growth("tanh", 1.0, 8)
     with pytest.raises(InvalidArgument, match="false_alarm"):

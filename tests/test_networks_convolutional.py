@@ -75,6 +75,13 @@ def test_forward_is_the_definition(options):
     }
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
+def test_output_is_that_of_forward(options):
+    network, parameters, x = drawn(options)
+    y = network.output(nx, parameters, x)
+    np.testing.assert_array_equal(y, network.forward(nx, parameters, x)[0])
+
+
 def test_layers_of_one_shape_are_one_stack():
     network = Convolutional((1, 4, 4, 4, 2), 8, 10)
     assert network.depth == 5

@@ -1,6 +1,8 @@
 """Message passing: the plain loop over nodes and neighbours, symmetry, and its gradient."""
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from isometry.common.errors import InvalidArgument
 from isometry.common.laws.initializers import INITIALIZERS
 from isometry.common.networks.message_passing import MessagePassing, symmetric_adjacency
 from isometry.common.statistics.assertions import assert_law
+
+sys.path.insert(0, str(Path(__file__).parent))
+from networks_by_hand import assert_gradient
 
 nx = NumpyBackend()
 CLOSE = 1e-13  # three layers of sums of at most 5 terms
@@ -75,22 +80,11 @@ def test_nodes_that_an_automorphism_exchanges_stay_equal():
 def test_gradient_is_that_of_the_function():
     network, parameters, x, S = drawn()
     v = nx.stream(3).normal((NODES, 4), dtype="float64")
-    every = {**parameters, "x": x}
 
     def loss(p):
         return nx.ops.sum(network.forward(nx, p, p["x"], S)[0] * v)
 
-    _, gradient = nx.value_and_gradient(loss)(every)
-    for path, value in every.items():
-        direction = nx.stream(4).normal(value.shape, dtype="float64")
-        direction /= np.linalg.norm(direction)
-
-        def slope(h, path=path, value=value, direction=direction):
-            ends = [loss({**every, path: value + s * h * direction}) for s in (1, -1)]
-            return (ends[0] - ends[1]) / (2 * h)
-
-        expected = (4 * slope(1e-3) - slope(2e-3)) / 3  # error O(h**4), rounding 1e-15 / h
-        assert np.sum(gradient[path] * direction) == pytest.approx(expected, rel=1e-8, abs=1e-9)
+    assert_gradient(nx, loss, {**parameters, "x": x})
 
 
 def test_weights_follow_the_law_of_one_layer():

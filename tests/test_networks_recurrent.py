@@ -1,6 +1,8 @@
 """The recurrent networks: the plain loop over time and units, their laws, their gradients."""
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import Normal
 from isometry.common.laws.recurrent import ForgetGateBias
 from isometry.common.networks.recurrent import Recurrent
+
+sys.path.insert(0, str(Path(__file__).parent))
+from networks_by_hand import assert_gradient
 
 nx = NumpyBackend()
 CLOSE = 1e-13  # seven steps of sums of at most 9 terms, of values below 1
@@ -73,18 +78,7 @@ def test_gradient_is_that_of_the_function(options):
     def loss(p):
         return nx.ops.sum(network.forward(nx, p, p["x"])[1] * v)
 
-    every = {**parameters, "x": x}
-    _, gradient = nx.value_and_gradient(loss)(every)
-    for path, value in every.items():
-        direction = nx.stream(5).normal(value.shape, dtype="float64")
-        direction /= np.linalg.norm(direction)
-
-        def slope(h, path=path, value=value, direction=direction):
-            ends = [loss({**every, path: value + s * h * direction}) for s in (1, -1)]
-            return (ends[0] - ends[1]) / (2 * h)
-
-        expected = (4 * slope(1e-3) - slope(2e-3)) / 3  # error O(h**4), rounding 1e-15 / h
-        assert np.sum(gradient[path] * direction) == pytest.approx(expected, rel=1e-8, abs=1e-9)
+    assert_gradient(nx, loss, {**parameters, "x": x})
 
 
 def test_each_gate_is_drawn_by_itself():

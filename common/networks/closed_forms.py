@@ -68,9 +68,7 @@ def models(
         return cross_entropy(nx, output(parameters, x), y)
 
     def network(net: FullyConnected) -> Loss:
-        return lambda parameters, x, y: (
-            ops.mean(ops.square(net.forward(nx, parameters, x)[0] - y)) / 2
-        )
+        return lambda parameters, x, y: ops.mean(ops.square(net.output(nx, parameters, x) - y)) / 2
 
     w, W, V, a = drawn(1, 16), drawn(CLASSES, 16), drawn(UNITS, 16) / 4, drawn(UNITS)
     reach = float((1 + np.linalg.norm(x, axis=1).max()) ** 4)

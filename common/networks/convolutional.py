@@ -154,10 +154,32 @@ class Convolutional:
         preactivations : dict of str to array
             For each stack ``stackK`` -> z (count, batch, c_out, size, size).
         """
+        return self._run(nx, parameters, x, extras, keep=True)
+
+    def output(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        /,
+        extras: Mapping[str, Array] | None = None,
+    ) -> Array:
+        """Return the output of `forward` alone: no preactivations are kept."""
+        return self._run(nx, parameters, x, extras, keep=False)[0]
+
+    def _run(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        extras: Mapping[str, Array] | None,
+        *,
+        keep: bool,
+    ) -> tuple[Array, dict[str, Array]]:
         every = {**parameters, **(extras or {})}
         ops = nx.ops
         with nx.scope():
-            h, trace = run_all(nx, self.stacks, lambda _: self._layer(nx), x, every)
+            h, trace = run_all(nx, self.stacks, lambda _: self._layer(nx), x, every, keep=keep)
             flat = ops.reshape(h, (-1, self.channels[-1] * self.size**2))
             y = ops.matmul(flat, ops.permute_dims(every["readout/weight"], (1, 0)))
             if "readout/bias" in every:

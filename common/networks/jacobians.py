@@ -31,7 +31,7 @@ def gradients_by_autodiff(
 
     def output(leaves: Arrays, last: Array) -> Array:
         weights = {"stack0/weight": leaves["hidden"], "stack1/weight": last}
-        return nx.ops.sum(net.forward(nx, weights, leaves["x"])[0])
+        return nx.ops.sum(net.output(nx, weights, leaves["x"]))
 
     leaves = {"x": x, "hidden": parameters["stack0/weight"]}
     _, gradient = nx.value_and_gradient(nx.compile(output))(leaves, parameters["stack1/weight"])

@@ -70,10 +70,10 @@ class Runner:
             return tuple(trace[s.name] for s in network.stacks)
 
         def functional(parameters: Any, x: Array, v: Array) -> Array:
-            return nx.ops.sum(network.forward(nx, parameters, x)[0] * v)
+            return nx.ops.sum(network.output(nx, parameters, x) * v)
 
         def loss(parameters: Any, x: Array, targets: Array) -> Array:
-            return perceptron.cross_entropy(nx, network.forward(nx, parameters, x)[0], targets)
+            return perceptron.cross_entropy(nx, network.output(nx, parameters, x), targets)
 
         self.forward = nx.compile(forward)
         self.functional = nx.value_and_gradient(nx.compile(functional))

@@ -102,7 +102,7 @@ class Bench:
         key = replace(network, initializer="zeros")
         if key not in self.compiled:
             nx = self.nx
-            self.compiled[key] = nx.compile(lambda p, x: network.forward(nx, p, x)[0])
+            self.compiled[key] = nx.compile(lambda p, x: network.output(nx, p, x))
         return self.compiled[key]
 
     def _train(self, name: str, network: Network, depth: int, data: Data) -> Training:

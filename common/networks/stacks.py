@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from isometry.common import checks
+from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import Distribution
 from isometry.common.laws.initializers import Initializer, initializer
 from isometry.common.laws.orthogonal import DeltaOrthogonal, Orthogonal
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from isometry.common.contract import Backend
     from isometry.common.streams import Stream
 
-__all__ = ["Layer", "Stack", "draw", "grouped", "run", "run_all"]
+__all__ = ["Layer", "Stack", "check_widths", "draw", "grouped", "run", "run_all"]
 
 Array = Any
 Layer = Callable[[Array, Mapping[str, Array]], tuple[Array, Array]]
@@ -46,6 +48,16 @@ class Stack:
     hidden: bool
 
 
+def check_widths(widths: object) -> None:
+    """Raise unless `widths` are sizes of an input and of at least one layer."""
+    if not isinstance(widths, Sequence) or len(widths) < 2:
+        raise InvalidArgument(
+            f"widths must name the input and at least one layer; received {widths}"
+        )
+    for width in widths:
+        checks.integer("a width", width, low=1)
+
+
 def grouped(shapes: Iterable[tuple[int, int, bool]]) -> tuple[Stack, ...]:
     """Return the stacks of layers ``(n_in, n_out, hidden)``: equal ones in a row are one."""
     found, first = [], 1
@@ -73,7 +85,9 @@ def draw(
     return nx.ops.stack([law.draw(nx, stream, shape, dtype=dtype) for _ in range(count)])
 
 
-def run(nx: Backend, layer: Layer, h: Array, stacked: Mapping[str, Array]) -> tuple[Array, Array]:
+def run(
+    nx: Backend, layer: Layer, h: Array, stacked: Mapping[str, Array], *, keep: bool = True
+) -> tuple[Array, Array]:
     """Run the layers of a stack in order.
 
     Parameters
@@ -82,21 +96,29 @@ def run(nx: Backend, layer: Layer, h: Array, stacked: Mapping[str, Array]) -> tu
         What enters the first; each layer keeps its shape, unless there is only one.
     stacked : mapping of str to array (count, ...)
         The arrays that each layer gets one of.
+    keep : bool
+        Whether to keep the preactivations, which takes time and, where nothing is differentiated,
+        most of the memory.
 
     Returns
     -------
     h : array
         What leaves the last.
     z : array (count, ...)
-        The preactivations.
+        The preactivations; without `keep` of the first example alone.
     """
     ops = nx.ops
     names = sorted(stacked)
     shapes = {name: nx.shape_of(stacked[name]) for name in names}
     count = shapes[names[0]][0]
+
+    def kept(h: Array, z: Array) -> tuple[Array, Array]:
+        # a scan has an output, in MXNet one that depends on its inputs; a product is no view of z
+        return h, z if keep else z[:1] * 1
+
     if count == 1:
         own = {name: ops.reshape(stacked[name], shapes[name][1:]) for name in names}
-        h, z = layer(h, own)
+        h, z = kept(*layer(h, own))
         return h, ops.expand_dims(z, axis=0)
     rows = stacked[names[0]]
     if len(names) > 1:
@@ -104,7 +126,7 @@ def run(nx: Backend, layer: Layer, h: Array, stacked: Mapping[str, Array]) -> tu
 
     def step(h: Array, row: Array) -> tuple[Array, Array]:
         own = {names[0]: row} if len(names) == 1 else _unpacked(nx, row, shapes)
-        return layer(h, own)
+        return kept(*layer(h, own))
 
     h, z = ops.scan(step, h, rows)
     return h, z
@@ -116,16 +138,18 @@ def run_all(
     layer: Callable[[Stack], Layer],
     h: Array,
     every: Mapping[str, Array],
+    *,
+    keep: bool = True,
 ) -> tuple[Array, dict[str, Array]]:
     """Run stacks in order, each with those of the arrays whose paths begin with its name.
 
-    Returns what leaves the last, and the preactivations of each by its name.
+    Returns what leaves the last, and the preactivations of each by its name, as `run` does.
     """
     trace = {}
     for stack in stacks:
         prefix = f"{stack.name}/"
         own = {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
-        h, trace[stack.name] = run(nx, layer(stack), h, own)
+        h, trace[stack.name] = run(nx, layer(stack), h, own, keep=keep)
     return h, trace
 
 

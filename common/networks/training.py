@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isometry.common.errors import InvalidArgument
+from isometry.common.laws.perceptron import cross_entropy
 from isometry.common.results import write_atomically
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def train(
         zeros = {name: nx.ops.zeros_like(value) for name, value in parameters.items()}
         training = Training(dict(parameters), zeros, scale or 1.0)
     evaluate = nx.value_and_gradient(
-        lambda p, x, labels: _cross_entropy(nx, forward(p, x) * (1 / training.scale), labels)
+        lambda p, x, labels: cross_entropy(nx, forward(p, x) * (1 / training.scale), labels)
     )
     update = nx.compile(_update(nx, sorted(parameters)))
     while len(training.losses) < plan.steps and not training.stopped:
@@ -230,14 +231,6 @@ def _update(nx: Backend, names: Sequence[str]) -> Callable[..., tuple[Array, ...
         return norm, *moved, *faster
 
     return update
-
-
-def _cross_entropy(nx: Backend, logits: Array, labels: Array) -> Array:
-    """Return the mean of ``ln sum_j exp(y_j) - y_label``."""
-    ops = nx.ops
-    top = ops.stop_gradient(ops.max(logits, axis=1, keepdims=True))
-    log_sum = ops.log(ops.sum(ops.exp(logits - top), axis=1, keepdims=True)) + top
-    return ops.mean(ops.sum(labels * (log_sum - logits), axis=1))
 
 
 def _correct(
