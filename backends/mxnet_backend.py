@@ -466,7 +466,7 @@ class MxnetBackend(Backend):
             with self.scope():
                 leaves = {k: _leaf(p) for k, p in named.items()}
                 value = _recorded(f, leaves if isinstance(parameters, dict) else leaves[""], *args)
-                value.backward()
+                value.backward(retain_graph=True)  # or a pullback with the same constants fails
                 gradient = {k: synced(leaf.grad) for k, leaf in leaves.items()}
             return value.detach(), gradient if isinstance(parameters, dict) else gradient[""]
 

@@ -16,7 +16,16 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 from autograd.differential_operators import make_jvp, make_vjp
-from autograd.extend import Box, defjvp, defjvp_argnums, defvjp, defvjp_argnums, primitive
+from autograd.extend import (
+    Box,
+    SparseObject,
+    defjvp,
+    defjvp_argnums,
+    defvjp,
+    defvjp_argnums,
+    primitive,
+    vspace,
+)
 from autograd.tracer import getval
 
 from isometry.common import checks, ops
@@ -495,10 +504,31 @@ defjvp_argnums(
 )
 
 
+@primitive
+def _row(xs: Array, k: int) -> Array:
+    return xs[k]
+
+
+@primitive
+def _placed(row: Array, k: int, space: Any) -> SparseObject:
+    def add(total: Array) -> Array:
+        total[k] += row
+        return total
+
+    return SparseObject(space, add)
+
+
+# autograd's own adds a row up number by number, with np.add.at, at 64 ns each
+defvjp(_row, lambda _, xs, k: lambda g: _placed(g, k, vspace(xs)), argnums=(0,))
+defjvp(_row, lambda g, _, xs, k: _row(g, k), argnums=(0,))
+defvjp(_placed, lambda *args: lambda g: _row(g, args[2]), argnums=(0,))
+defjvp(_placed, "same", argnums=(0,))
+
+
 def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
     ys = []
-    for x in xs:
-        carry, y = step(carry, x)
+    for k in range(len(xs)):
+        carry, y = step(carry, _row(xs, k))
         ys.append(y)
     return carry, _stacked(*ys)
 

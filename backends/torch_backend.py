@@ -382,7 +382,23 @@ class TorchBackend(Backend):
         return torch.autograd.functional.jvp(f, x, tangent)
 
     def hvp(self, f: Callable[[Array], Array], x: Array, vector: Array, /) -> Array:
-        return torch.autograd.functional.vhp(f, x, vector)[1]  # the Hessian is symmetric
+        return self.hessian(f, x)(vector)
+
+    def hessian(self, f: Callable[[Array], Array], x: Array, /) -> Callable[[Array], Array]:
+        x = x.detach().requires_grad_()
+        y = f(x)
+        gradient = torch.zeros_like(x)
+        if y.requires_grad:
+            (gradient,) = torch.autograd.grad(y, x, create_graph=True, materialize_grads=True)
+
+        def product(vector: Array) -> Array:
+            if not gradient.requires_grad:  # f is linear
+                return torch.zeros_like(x)
+            return torch.autograd.grad(
+                gradient, x, vector, retain_graph=True, materialize_grads=True
+            )[0]  # v^T H, and the Hessian is symmetric
+
+        return product
 
     def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
         # torch.compile is left out: it needs a C++ compiler at run time, which the plain install

@@ -300,6 +300,9 @@ def hessian(nx: Any, rounds: int) -> None:
     model = torch.nn.Sequential(*layers[:-1])
     weights = list(model.parameters())
     v = [part for stacked in vector.values() for part in stacked]
+    shapes = curvature.shapes_of(nx, parameters)
+    flat = nx.asarray(curvature.flatten(nx, parameters))
+    v_flat = nx.asarray(curvature.flatten(nx, vector))
 
     def gradient() -> Any:
         loss = torch.nn.functional.mse_loss(model(x), y)
@@ -312,15 +315,24 @@ def hessian(nx: Any, rounds: int) -> None:
     right = torch.cat([a.reshape(-1) for a in multiplied(kept)])
     for how, tanh in TANH.items():
         network = FullyConnected(CURVED, tanh)
-        product = curvature.hessian_product(
-            nx,
-            lambda p, x, y, net=network: nx.ops.mean(nx.ops.square(net.output(nx, p, x) - y)),
-        )
-        found = torch.cat([a.reshape(-1) for a in product(parameters, vector, x, y).values()])
-        torch.testing.assert_close(found, right, rtol=1e-3, atol=1e-5)
-        for way, peer in (
-            ("one batch", lambda: multiplied(kept)),
-            ("data loader", lambda: multiplied(gradient())),
+
+        def products(net: FullyConnected = network) -> Any:
+            return nx.hessian(
+                lambda w: nx.ops.mean(
+                    nx.ops.square(net.output(nx, curvature.unflatten(nx, w, shapes), x) - y)
+                ),
+                flat,
+            )
+
+        product = products()
+        torch.testing.assert_close(product(v_flat), right, rtol=1e-3, atol=1e-5)
+        for way, ours, peer in (
+            ("one batch", lambda f=product: f(v_flat), lambda: multiplied(kept)),
+            (
+                "data loader",
+                lambda f=products: f()(v_flat),
+                lambda: multiplied(gradient()),
+            ),
         ):
-            value = ratio(lambda f=product: f(parameters, vector, x, y), peer, rounds)
+            value = ratio(ours, peer, rounds)
             show(f"torch: Hessian times vector, {how} / PyHessian, {way}", value, "at most 1")

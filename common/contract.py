@@ -720,6 +720,14 @@ class Backend(checks.Checked, abc.ABC):
         """Return the Hessian of the scalar function f at x times vector. Needs "hvp"."""
         raise self.unsupported("hvp")
 
+    def hessian(self, f: Callable[[Array], Array], x: Array, /) -> Callable[[Array], Array]:
+        """Return v -> H v, H being the Hessian of the scalar function f at x. Needs "hvp".
+
+        For many products at one point: a framework that keeps the gradient's graph runs f once. By
+        default each call is `hvp`.
+        """
+        return lambda vector: self.hvp(f, x, vector)
+
     def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
         """Return f compiled by the framework (`jax.jit`, `tf.function`, `hybridize`).
 

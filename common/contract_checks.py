@@ -231,6 +231,7 @@ CHECKS: dict[str, checks.Check] = {
     "vjp": _function,
     "jvp": _function,
     "hvp": _function,
+    "hessian": _function,
     "compile": _function,
 }
 """Method -> its check."""

@@ -187,8 +187,8 @@ def small(nx, dtype="float64"):
 def test_products_over_dictionaries_are_symmetric_and_linear(backend, error):
     nx = backend()
     parameters, x, loss = small(nx)
-    product = curvature.hessian_product(nx, loss)
-    apply = curvature.operator(nx, product, parameters, x)
+    product = curvature.HessianProduct(nx, loss)
+    apply = product.at(parameters, x)
     size = curvature.flatten(nx, parameters).size
     H = np.array([apply(e) for e in np.eye(size)])
     scale = np.abs(H).max()

@@ -27,12 +27,11 @@ if TYPE_CHECKING:
 __all__ = [
     "DIFFERENCE",
     "EXACT",
+    "HessianProduct",
     "flat_gradient",
     "flatten",
-    "hessian_product",
     "hessian_vector_product",
     "method",
-    "operator",
     "product_error",
     "shapes_of",
     "unflatten",
@@ -56,7 +55,7 @@ def hessian_vector_product(
 ) -> dict[str, Array]:
     """Return the Hessian of ``loss(parameters, *data)`` in its parameters, times a vector.
 
-    For many products take `hessian_product`, which compiles once.
+    For many products take `HessianProduct`, which compiles once.
 
     Parameters
     ----------
@@ -70,39 +69,49 @@ def hessian_vector_product(
     InvalidArgument
         If the paths differ, or a difference would be taken in less than float64.
     """
-    return hessian_product(nx, loss)(parameters, vector, *data)
+    return HessianProduct(nx, loss)(parameters, vector, *data)
 
 
-def hessian_product(nx: Backend, loss: Callable[..., Array], /) -> Callable[..., dict[str, Array]]:
-    """Return ``product(parameters, vector, *data) -> dict``, compiled where the backend can."""
-    multiply = _exact(nx, loss) if method(nx) == EXACT else _difference(nx, loss)
+class HessianProduct:
+    """``product(parameters, vector, *data) -> dict``, compiled once where the backend compiles.
 
-    def product(parameters: Arrays, vector: Arrays, *data: Array) -> dict[str, Array]:
+    Parameters
+    ----------
+    loss : callable
+        ``loss(parameters, *data)``, a scalar array.
+    """
+
+    def __init__(self, nx: Backend, loss: Callable[..., Array]) -> None:
+        self.nx, self.loss = nx, loss
+        self._multiply = _exact(nx, loss) if method(nx) == EXACT else _difference(nx, loss)
+
+    def __call__(self, parameters: Arrays, vector: Arrays, *data: Array) -> dict[str, Array]:
+        """Return H v; raises `InvalidArgument` where the vector has other paths."""
         if parameters.keys() != vector.keys():
             raise InvalidArgument(
                 f"the vector must have the parameters' paths {sorted(parameters)}; received "
                 f"{sorted(vector)}"
             )
-        return multiply(parameters, vector, *data)
+        return self._multiply(parameters, vector, *data)
 
-    return product
+    def at(self, parameters: Arrays, *data: Array) -> Callable[[np.ndarray], np.ndarray]:
+        """Return ``apply(v) -> H v`` over flat NumPy vectors, in float64 and `flatten`'s order.
 
+        For many products at one point, as :mod:`isometry.common.laws.krylov` takes them: a backend
+        that does not compile differentiates once, with `Backend.hessian`.
+        """
+        nx, shapes = self.nx, shapes_of(self.nx, parameters)
+        if method(nx) == EXACT and "compiled" not in nx.capabilities:
+            flat = nx.asarray(flatten(nx, parameters))
+            product = nx.hessian(lambda w: self.loss(unflatten(nx, w, shapes), *data), flat)
+            return lambda v: nx.to_numpy(product(nx.asarray(np.asarray(v, dtype=np.float64))))
 
-def operator(
-    nx: Backend, product: Callable[..., dict[str, Array]], parameters: Arrays, *data: Array
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return ``apply(v) -> H v`` over flat NumPy vectors, for :mod:`isometry.common.laws.krylov`.
+        def apply(v: np.ndarray) -> np.ndarray:
+            with nx.scope():
+                vector = unflatten(nx, nx.asarray(np.asarray(v, dtype=np.float64)), shapes)
+                return flatten(nx, self(parameters, vector, *data))
 
-    `product` is that of `hessian_product`. The order is that of `flatten`; float64 throughout.
-    """
-    shapes = shapes_of(nx, parameters)
-
-    def apply(v: np.ndarray) -> np.ndarray:
-        with nx.scope():
-            vector = unflatten(nx, nx.asarray(np.asarray(v, dtype=np.float64)), shapes)
-            return flatten(nx, product(parameters, vector, *data))
-
-    return apply
+        return apply
 
 
 def product_error(nx: Backend, size: float, roundings: int, length: float) -> float:

@@ -18,8 +18,8 @@ from isometry.common.laws import normalization as norms
 from isometry.common.laws import perceptron
 from isometry.common.laws.formats import FORMATS
 from isometry.common.laws.mean_field import ACTIVATIONS
-from isometry.common.laws.optimizers import sgd
 from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.optimizers.rules import SGD
 from isometry.common.statistics.tolerances import TANH_ULP
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ class Runner:
         distance is not divided. Raises as `propagate`.
         """
         start = self._weights(parameters)
-        for step in range(1, steps + 1):
+        for _ in range(steps):
             _, gradient = self.loss(parameters, self.x, targets)
-            parameters, _ = sgd(self.nx, parameters, gradient, {}, rate=rate, step=step)
+            parameters, _ = SGD(rate=rate).advance(self.nx, parameters, gradient, {})
         end = self._weights(parameters)
         self._refuse_overflow(end, f"weights after {steps} steps at rate {rate:g}")
         return np.array(

@@ -114,8 +114,9 @@ class Optimizer:
         with self.nx.scope():
             c = {name: self.nx.asarray(x, dtype="float64") for name, x in numbers.items()}
             new = self._move(dict(parameters), dict(gradients), state.arrays, c)
-        moved = dict(zip(parameters, new, strict=False))
-        arrays = dict(zip(state.arrays, new[len(moved) :], strict=True))
+        moved = dict(zip(sorted(parameters), new, strict=False))
+        arrays = dict(zip(sorted(state.arrays), new[len(moved) :], strict=True))
+        moved = {path: moved[path] for path in parameters}
         return moved, replace(state, step=state.step + 1, arrays=arrays)
 
     # --- arithmetic ---
@@ -123,7 +124,10 @@ class Optimizer:
     def _moved(
         self, parameters: Arrays, gradients: Arrays, state: Arrays, numbers: Arrays
     ) -> tuple[Array, ...]:
-        """Return the new parameters, and then the new arrays of the state, each in its order."""
+        """Return the new parameters, and then the new arrays of the state, each by their names.
+
+        In alphabetical order: compilers do not keep the order of a dictionary.
+        """
         nx = self.nx
         moved: dict[str, Array] = {}
         new: dict[str, Array] = {}
@@ -134,7 +138,7 @@ class Optimizer:
             wide, own = self.rule.apply(nx, wide, g, state, c)
             moved[path] = nx.ops.astype(wide[path], nx.dtype_of(w))
             new |= own
-        return *moved.values(), *(new[name] for name in state)
+        return *(moved[path] for path in sorted(moved)), *(new[name] for name in sorted(new))
 
     def _wide(self, x: Array) -> Array:
         return self.nx.ops.astype(x, "float32") if self.nx.dtype_of(x) in HALF else x

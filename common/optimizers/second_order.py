@@ -39,8 +39,7 @@ def hessian(nx: Backend, loss: Loss, parameters: Arrays, *data: Array) -> np.nda
             f"a whole Hessian is formed for at most {MOST} parameters; received {size}; use "
             "Hessian-vector products, or L-BFGS"
         )
-    product = curvature.hessian_product(nx, loss)
-    apply = curvature.operator(nx, product, parameters, *data)
+    apply = curvature.HessianProduct(nx, loss).at(parameters, *data)
     found = np.stack([apply(unit) for unit in np.eye(size)], axis=1)
     return np.asarray((found + found.T) / 2)
 

@@ -140,8 +140,8 @@ def _closed_form(nx: Backend, stream: Stream, name: str, model: closed_forms.Mod
     exact = np.linalg.eigvalsh(model.hessian)
     count = len(exact)
     parameters = {path: nx.asarray(w) for path, w in model.parameters.items()}
-    product = curvature.hessian_product(nx, model.loss)
-    apply = curvature.operator(nx, product, parameters, *map(nx.asarray, model.data))
+    product = curvature.HessianProduct(nx, model.loss)
+    apply = product.at(parameters, *map(nx.asarray, model.data))
     length = float(np.linalg.norm(curvature.flatten(nx, parameters)))
     error = curvature.product_error(nx, model.size, 8 * (EXAMPLES + count) + 400, length)
     probes = nx.to_numpy(stream.normal((PROBES, count), dtype="float64"))
@@ -331,7 +331,7 @@ class Architecture:
     """What is compiled once for all nets of a depth: the products, and the gradient."""
 
     widths: tuple[int, ...]
-    product: Callable[..., dict[str, Array]]
+    product: curvature.HessianProduct
     evaluate: Callable[..., tuple[Array, Array]]
 
 
@@ -345,7 +345,7 @@ def _architecture(nx: Backend, trial: Trial, inputs: int, width: int) -> Archite
     parameters = net.initialize(nx, nx.portable_stream(0), dtype="float64")
     shapes = curvature.shapes_of(nx, parameters)
     return Architecture(
-        widths, curvature.hessian_product(nx, loss), curvature.flat_gradient(nx, loss, shapes)
+        widths, curvature.HessianProduct(nx, loss), curvature.flat_gradient(nx, loss, shapes)
     )
 
 
@@ -363,7 +363,7 @@ def _net(
     parameters = net.initialize(nx, weights, dtype="float64")
     start = curvature.flatten(nx, parameters)
     probes = np.where(nx.to_numpy(signs.uniform((2, start.size), dtype="float64")) < 0.5, -1, 1)
-    apply = curvature.operator(nx, architecture.product, parameters, *data)
+    apply = architecture.product.at(parameters, *data)
     spectrum = krylov.spectrum(apply, probes, lanczos)
     evaluate = architecture.evaluate
     largest, error = spectrum.largest

@@ -283,7 +283,7 @@ class Regression:
         shapes = _shapes(nx, x, y)
         self.shape = shapes[0][1]
         self.evaluate = curvature.flat_gradient(nx, loss, shapes)
-        self.product = curvature.hessian_product(nx, loss)
+        self.product = curvature.HessianProduct(nx, loss)
 
 
 def _softmax(
@@ -299,7 +299,7 @@ def _softmax(
     """Return the steps of softmax regression, and the check of its Hessian at zero weights."""
     shape, largest = regression.shape, float(exact.eigenvalues[-1])
     parameters = {"weight": nx.ops.zeros(shape, dtype="float64")}
-    apply = curvature.operator(nx, regression.product, parameters, X, y)
+    apply = regression.product.at(parameters, X, y)
     start = np.outer(np.cos(np.arange(CLASSES)), np.ones(shape[1])).ravel()
     value, ritz = krylov.spectrum(apply, start, 20).largest
     inputs = nx.to_numpy(X)

@@ -101,3 +101,14 @@ def test_a_norm_that_is_not_finite_is_loud(nx: Backend, bad: float) -> None:
     gradients = {"a": nx.asarray(np.array([bad, 1.0])), "b": nx.asarray(np.array([1.0]))}
     found = clip_by_global_norm(nx, gradients, 1.0, nonfinite="propagate")
     assert all(np.isnan(nx.to_numpy(x)).all() for x in found.values())
+
+
+def test_the_order_of_paths_is_kept(nx: Backend) -> None:
+    """Compilers sort dictionaries: of equal shapes, one layer would be given another's weights."""
+    optimizer = Optimizer(nx, Momentum(rate=0.5, momentum=0.25))
+    w = {path: nx.asarray([value]) for path, value in (("b", 1.0), ("c", 4.0), ("a", -8.0))}
+    state = optimizer.start(w)
+    for _ in range(2):
+        w, state = optimizer.step(w, w, state)  # w / 2, then w / 2 - (w / 4 + w / 2) / 2
+    found = {path: float(nx.to_numpy(x)[0]) for path, x in w.items()}
+    assert list(found.items()) == [("b", 0.125), ("c", 0.5), ("a", -1.0)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from isometry.common.contract import ACTIVATIONS
+from isometry.common.errors import Unsupported
 from isometry.common.laws import activations as laws
 from isometry.common.laws.formats import FORMATS
 from isometry.common.statistics.tolerances import AGREEMENT_ULP
@@ -361,3 +362,39 @@ def test_derivatives_have_the_dtype_of_x(nx):
             results["hvp"] = nx.hvp(f, x, v)
     wrong = {k: nx.dtype_of(y) for k, y in results.items() if nx.dtype_of(y) != "float32"}
     assert not wrong
+
+
+@pytest.mark.clause("differentiation.vjp-kept")
+def test_a_pullback_outlives_other_gradients(nx, full_dtype):
+    x, c = X.astype(full_dtype), np.full_like(X, 3.0, dtype=full_dtype)
+    given, constant = nx.asarray(x), nx.asarray(c)
+    with nx.scope():
+        _, pullback = nx.vjp(lambda x: x * constant, given)
+        nx.value_and_gradient(lambda p: nx.ops.sum(p * constant))(given)
+        _, other = nx.vjp(lambda x: x * constant, given)
+        other(constant)
+        gradient = pullback(given)
+    np.testing.assert_array_equal(nx.to_numpy(gradient), x * c)
+
+
+@pytest.mark.clause("differentiation.hvp-repeated")
+def test_many_products_with_one_hessian(nx, full_dtype):
+    def cubes(x):
+        return nx.ops.sum(x * x * x) + nx.ops.square(nx.ops.sum(x))
+
+    x, vectors = X[0].astype(full_dtype), W.T.astype(full_dtype)
+    given = nx.asarray(x)
+    if "hvp" not in nx.capabilities:
+        with pytest.raises(Unsupported, match="hvp"):
+            nx.hessian(cubes, given)(given)
+        return
+    product = nx.hessian(cubes, given)
+    with nx.scope():
+        nx.value_and_gradient(cubes)(given)
+    for v in (*vectors, vectors[0]):
+        observed = nx.to_numpy(product(nx.asarray(v)))
+        assert str(observed.dtype) == full_dtype
+        np.testing.assert_array_equal(observed, 6 * x * v + 2 * v.sum())
+    three = nx.asarray(np.array(3, full_dtype))
+    for linear in (lambda x: nx.ops.sum(x), lambda x: three):
+        np.testing.assert_array_equal(nx.to_numpy(nx.hessian(linear, given)(given)), 0 * x)

@@ -195,6 +195,41 @@ class HessianHalved:
         return super().hvp(f, x, vector) / 2
 
 
+class HessianSpent:
+    """All products with one Hessian are the first."""
+
+    needs = HVP
+
+    def hessian(self, f, x, /):
+        product, found = super().hessian(f, x), []
+
+        def spent(vector):
+            found.append(product(vector))
+            return found[0]
+
+        return spent
+
+
+class PullbackOvertaken:
+    """Another gradient makes the earlier functions of vjp return 0."""
+
+    taken = 0
+
+    def value_and_gradient(self, f, /):
+        self.taken += 1
+        return super().value_and_gradient(f)
+
+    def vjp(self, f, x, /):
+        y, pullback = super().vjp(f, x)
+        before = self.taken
+
+        def overtaken(v):
+            gradient = pullback(v)
+            return gradient if self.taken == before else self.ops.zeros_like(gradient)
+
+        return y, overtaken
+
+
 class HessianDiagonal:
     """Only the Hessian's diagonal is multiplied."""
 
@@ -398,6 +433,8 @@ FAULTS = {
     JvpByDifferences: "differentiation.jvp-sigmoid[sigmoid]",
     HessianHalved: "differentiation.hvp",
     HessianDiagonal: "differentiation.hvp",
+    HessianSpent: "differentiation.hvp-repeated",
+    PullbackOvertaken: "differentiation.vjp-kept",
     FormulaDifferentiated: "differentiation.derivatives[tanh]",
     CompiledDiffers: "compiled.equals-eager[sigmoid]",
     CompiledInHalf: "compiled.loss",
