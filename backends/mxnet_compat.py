@@ -8,6 +8,7 @@ warnings filters, the environment and the SIGSEGV handler are afterwards as they
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import math
 import signal
@@ -157,6 +158,7 @@ def _repair_symbols(mx: Any) -> None:
     symbol.__getitem__ = item
 
 
+@functools.cache  # a second repair would wrap the first
 def load_mxnet() -> Any:
     """Return the module `mxnet`, ready for use.
 
