@@ -66,6 +66,8 @@ SMALL = {
     "coordinate-check": {"widths": "128,512", "seeds": 6, "steps": 1},
     "batch-norm": {"steps": 4, "seeds": 1},
     "input-scaling": {"examples": 200, "features": 3},
+    "divergence": {"momenta": "0.9", "conditions": "5,30", "size": 4, "steps": 40},
+    "momentum-paths": {},
 }
 LABELS = {  # figure -> texts that it must show
     "sigmoid-gradient": {"x", "value", "sigmoid, exact", "derivative, exact"},
@@ -181,6 +183,15 @@ LABELS = {  # figure -> texts that it must show
     "ten-thousand-layers-training": {"step", "layers"},
     "ten-thousand-layers-theory": {"layer", "mean square q of a unit"},
     "input-scaling": {"condition number", "steps to 90 %", "closed form", "raw", "whitened"},
+    "divergence": {
+        "rate, times curvature",
+        "growth per step",
+        "distance to the minimum",
+        "steps to a thousandth",
+        "heavy ball, exact",
+        "diverges",
+    },
+    "momentum-paths": {"first weight", "second weight", "minimum", "Newton: 1", "heavy ball: 16"},
 }
 
 

@@ -45,8 +45,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "batch-norm",
         "input-scaling",
     ),
+    "remedies": ("divergence", "momentum-paths"),
 }
-"""The chapter of Dive into Deep Learning, 5.4; and what depth does to a signal, beyond it."""
+"""The chapter of Dive into Deep Learning, 5.4; what depth does to a signal, beyond it; remedies."""
 
 NAMES = tuple(name for group in GROUPS.values() for name in group)
 

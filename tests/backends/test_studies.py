@@ -44,6 +44,8 @@ SMALLEST: dict[str, dict[str, Any]] = {
         "steps": 20,
     },
     "input-scaling": {"examples": 200, "features": 3},
+    "divergence": {"momenta": "0.9", "conditions": "5,30", "size": 4, "steps": 40},
+    "momentum-paths": {},
     "ten-thousand-layers": {"depth": 32, "contrasts": "bias", "rungs": 0, "convolutional": 2},
 }
 
