@@ -439,14 +439,15 @@ def compare(
     """Lay backends side by side: run studies on each, or take results recorded before.
 
     Every backend runs in a process of its own; one that crashes or hangs becomes a row that says
-    so. STUDY may be a group, "chapter" or "depth"; without it the chapter runs. Recorded files
-    are compared with each other and with what runs beside them.
+    so. STUDY may be a group, "chapter", "depth" or "remedies"; without it the chapter runs. Recorded
+    files are compared with each other and with what runs beside them.
 
     \b
     Examples:
       isometry compare
       isometry compare xavier symmetry --backends numpy,torch --seed 7
       isometry compare depth                    the studies beyond the chapter
+      isometry compare remedies                 optimizers, and where they diverge
       isometry compare matrix-chain --set length=200 --timeout 60
       isometry compare sigmoid-gradient --python mxnet=/opt/mxnet/bin/python
       isometry compare laptop.json cluster.json -o both

@@ -36,6 +36,7 @@ G = {"w": np.array([0.5, -1.0], np.float32), "b": np.array(2.0, np.float32)}
         (lambda: Adam(decay="couple"), "did you mean 'coupled'"),
         (lambda: Adam(eps=-1e-8), "eps must be at least 0"),
         (lambda: LARS(denominator="sum"), "denominator 'sum'"),
+        (lambda: LARS(decay="decoupled"), "decay of LARS 'decoupled': known are coupled"),
         (lambda: NovoGrad(averaging="first"), "averaging 'first'"),
         (lambda: Quickprop(growth=-1.0), "growth must be at least 0"),
         (lambda: Optimizer(nx, SGD(rate=1.0), nonfinite="ignore"), "nonfinite 'ignore'"),

@@ -140,9 +140,12 @@ def _scaled(nx: Backend, g: Array, size: Array, limit: float | Array) -> Array:
     within = size <= limit
     wide = _wide(nx, g)
     dtype = nx.dtype_of(wide)
-    factor = ops.where(within, ops.ones_like(size), limit / size)
-    factor = ops.where(ops.isfinite(size), factor, size - size)  # NaN: inf - inf
-    return ops.astype(wide * ops.astype(factor, dtype), nx.dtype_of(g))
+    one = ops.ones_like(size)
+    # g / size first: limit / size may be subnormal, which some frameworks flush to 0
+    divisor = ops.where(within, one, ops.where(ops.isfinite(size), size, size - size))  # or NaN
+    factor = ops.where(within, one, one * limit)
+    clipped = wide / ops.astype(divisor, dtype) * ops.astype(factor, dtype)
+    return ops.astype(clipped, nx.dtype_of(g))
 
 
 def _wide(nx: Backend, x: Array) -> Array:

@@ -62,6 +62,7 @@ class LARS(Rule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checks.choice("decay of LARS", self.decay, ("coupled",))
         checks.choice("denominator", self.denominator, ("separate", "together"))
         checks.choice("form", self.form, ("inside", "outside"))
 

@@ -142,14 +142,15 @@ def test_compiled_functions_within_compiled_functions(nx, mode, prepare):
 
 @pytest.mark.clause("compiled.arguments")
 def test_dictionaries_in_and_tuples_out(nx, mode, full_dtype, prepare):
-    def f(parameters, x):
-        return parameters["w"] * x + parameters["b"], x - parameters["b"]
+    def f(parameters, x, others):
+        return parameters["w"] * x + parameters["b"], x - others["c"]
 
-    w, b, x = (np.array(v, full_dtype) for v in ([1.0, 2.0], [3.0, 4.0], [5.0, 6.0]))
+    w, b, x, c = (np.array(v, full_dtype) for v in ([1.0, 2], [3.0, 4], [5.0, 6], [7.0, 9]))
     with nx.scope():
-        first, second = prepare(f)({"w": nx.asarray(w), "b": nx.asarray(b)}, nx.asarray(x))
+        parameters, others = {"w": nx.asarray(w), "b": nx.asarray(b)}, {"c": nx.asarray(c)}
+        first, second = prepare(f)(parameters, nx.asarray(x), others)
     np.testing.assert_array_equal(nx.to_numpy(first), w * x + b)
-    np.testing.assert_array_equal(nx.to_numpy(second), x - b)
+    np.testing.assert_array_equal(nx.to_numpy(second), x - c)
 
 
 @pytest.mark.clause("compiled.repeated")
