@@ -74,6 +74,7 @@ def _count(carry: Any, x: Any) -> tuple[Any, Any]:
 
 
 def _fibonacci(carry: Any, x: Any) -> tuple[Any, Any]:
+    assert isinstance(carry, tuple), "a carry of several arrays is a tuple"
     older, newer = carry
     return (newer, older + newer), older * x
 
@@ -162,6 +163,7 @@ CASES: dict[str, list[Case]] = {
         Case(scan, (_add, A[0], A)),
         Case(scan, (_add, np.array(2.0), A[0])),
         Case(scan, (_count, A[0], A)),
+        Case(scan, (_count, A[:1], C[:, :1])),
         Case(scan, (_fibonacci, (A, B), C[0, :, :1])),
     ],
 }  # fmt: skip
