@@ -439,8 +439,8 @@ def compare(
     """Lay backends side by side: run studies on each, or take results recorded before.
 
     Every backend runs in a process of its own; one that crashes or hangs becomes a row that says
-    so. STUDY may be a group, "chapter", "depth" or "remedies"; without it the chapter runs. Recorded
-    files are compared with each other and with what runs beside them.
+    so. STUDY may be a group, "chapter", "depth" or "remedies"; without it the chapter runs.
+    Recorded files are compared with each other and with what runs beside them.
 
     \b
     Examples:

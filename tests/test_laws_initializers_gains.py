@@ -9,7 +9,7 @@ import pytest
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import gains
 from isometry.common.laws.gains import exact_gain, pytorch_gain
-from isometry.common.laws.propagation import moments
+from isometry.common.laws.mean_field import second_moments
 from isometry.conformance import asserts
 
 ALPHA = mp.mpf("1.6732632423543772848170429916717")  # Klambauer et al. 2017, eq. 14
@@ -56,7 +56,7 @@ def test_the_tables_are_whole_and_differ_where_they_do():
 
 @pytest.mark.parametrize("activation", ["linear", "relu", "tanh"])
 def test_gains_agree_with_the_propagation_of_signals(activation):
-    second, _ = moments(activation, 1.0)
+    second, _ = second_moments(activation, 1.0)
     assert exact_gain(activation) == pytest.approx(1 / math.sqrt(second), rel=1e-8)
 
 
