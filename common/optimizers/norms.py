@@ -28,15 +28,16 @@ def norm(nx: Backend, x: Array, /, *, axis: int | tuple[int, ...] | None = None)
     """
     ops = nx.ops
     keep = axis is not None
-    if nx.dtype_of(x) in ("float16", "bfloat16"):
-        x = ops.astype(x, "float32")
-    if math.prod(nx.shape_of(x)) == 0:
-        return ops.sqrt(ops.sum(x, axis=axis, keepdims=keep))
-    largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
-    one = ops.ones_like(largest)
-    scale = ops.where(ops.isfinite(largest), ops.where(largest > 0, largest, one), one)
-    root = ops.sqrt(ops.sum(ops.square(x / scale), axis=axis, keepdims=keep))
-    return root * (scale if keep else ops.reshape(scale, ()))
+    with nx.scope():
+        if nx.dtype_of(x) in ("float16", "bfloat16"):
+            x = ops.astype(x, "float32")
+        if math.prod(nx.shape_of(x)) == 0:
+            return ops.sqrt(ops.sum(x, axis=axis, keepdims=keep))
+        largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
+        one = ops.ones_like(largest)
+        scale = ops.where(ops.isfinite(largest), ops.where(largest > 0, largest, one), one)
+        root = ops.sqrt(ops.sum(ops.square(x / scale), axis=axis, keepdims=keep))
+        return root * (scale if keep else ops.reshape(scale, ()))
 
 
 def global_norm(nx: Backend, arrays: Iterable[Array], /) -> Array:
