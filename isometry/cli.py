@@ -499,10 +499,11 @@ def _targets(targets: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
     """Tell studies from files; the studies of the chapter if neither is named."""
     from isometry.common import checks, studies
 
-    files = [Path(t) for t in targets if t not in studies.NAMES and _is_file(t)]
-    asked = [t for t in targets if t in studies.NAMES or not _is_file(t)]
+    known = (*studies.NAMES, *studies.GROUPS)  # also where a folder has such a name
+    files = [Path(t) for t in targets if t not in known and _is_file(t)]
+    asked = [t for t in targets if t in known or not _is_file(t)]
     for name in asked:
-        checks.choice("study", name, (*studies.NAMES, *studies.GROUPS))
+        checks.choice("study", name, known)
     names = [study for name in asked for study in studies.GROUPS.get(name, (name,))]
     return (tuple(dict.fromkeys(names)) if targets else studies.GROUPS["chapter"]), files
 

@@ -276,6 +276,14 @@ def test_usage_errors_exit_2_and_write_nothing(tmp_path, monkeypatch, arguments,
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("name", [STUDY, "remedies"])
+def test_a_folder_of_that_name_is_no_result_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    found = call("compare", name, "--backends", "nunpy")  # it gets as far as that
+    assert "did you mean 'numpy'?" in found.output
+
+
 # --- compare recorded files ---------------------------------------------------------------------
 
 
