@@ -413,3 +413,23 @@ def test_many_products_with_one_hessian(nx, full_dtype):
     three = nx.asarray(np.array(3, full_dtype))
     for linear in (lambda x: nx.ops.sum(x), lambda x: three):
         np.testing.assert_array_equal(nx.to_numpy(nx.hessian(linear, given)(given)), 0 * x)
+
+
+@pytest.mark.clause("differentiation.dtypes")
+def test_what_runs_later_enters_the_scope_itself(nx):
+    """Called outside of nx.scope(), where some frameworks compute float64 in float32."""
+    x, third = X[0].copy(), 1 / 3
+    given = nx.asarray(x)
+    value, gradient = nx.value_and_gradient(lambda x: nx.ops.sum(x * x * third))(given)
+    _, pullback = nx.vjp(lambda x: x * x * third, given)
+    found = {
+        "value": (value, np.sum(x * x * third)),
+        "gradient": (gradient, 2 * x * third),
+        "vjp": (pullback(given), 2 * x * x * third),
+        "compiled": (nx.compile(lambda x: x * third)(given), x * third),
+    }
+    for name, (observed, expected) in found.items():
+        assert nx.dtype_of(observed) == "float64", name
+        np.testing.assert_allclose(
+            nx.to_numpy(observed), expected, rtol=len(x) * 2.0**-52, err_msg=name
+        )
