@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
-from isometry.common.optimizers.norms import global_norm, norm
+from isometry.common.optimizers.norms import global_norm, norm, widened
 from isometry.common.optimizers.optimizer import NonFinite, is_finite
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def clip_adaptively(
         for path, g in gradients.items():
             axes = tuple(range(1, len(nx.shape_of(g))))
             own, weights = (
-                norm(nx, x, axis=axes) if axes else nx.ops.abs(_wide(nx, x))
+                norm(nx, x, axis=axes) if axes else nx.ops.abs(widened(nx, x))
                 for x in (g, parameters[path])
             )
             allowed = limit * nx.ops.maximum(weights, nx.ops.zeros_like(weights) + eps)
@@ -138,7 +138,7 @@ def _scaled(nx: Backend, g: Array, size: Array, limit: float | Array) -> Array:
     """Return g, times limit / size where the size is above the limit or not finite."""
     ops = nx.ops
     within = size <= limit
-    wide = _wide(nx, g)
+    wide = widened(nx, g)
     dtype = nx.dtype_of(wide)
     one = ops.ones_like(size)
     # g / size first: limit / size may be subnormal, which some frameworks flush to 0
@@ -146,8 +146,3 @@ def _scaled(nx: Backend, g: Array, size: Array, limit: float | Array) -> Array:
     factor = ops.where(within, one, one * limit)
     clipped = wide / ops.astype(divisor, dtype) * ops.astype(factor, dtype)
     return ops.astype(clipped, nx.dtype_of(g))
-
-
-def _wide(nx: Backend, x: Array) -> Array:
-    half = nx.dtype_of(x) in ("float16", "bfloat16")
-    return nx.ops.astype(x, "float32") if half else x

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
 
-__all__ = ["global_norm", "norm"]
+__all__ = ["global_norm", "norm", "widened"]
 
 Array = Any
+
+
+def widened(nx: Backend, x: Array, /) -> Array:
+    """Return an array of half precision in float32, and others as they are."""
+    half = nx.dtype_of(x) in ("float16", "bfloat16")
+    return nx.ops.astype(x, "float32") if half else x
 
 
 def norm(nx: Backend, x: Array, /, *, axis: int | tuple[int, ...] | None = None) -> Array:
@@ -29,8 +35,7 @@ def norm(nx: Backend, x: Array, /, *, axis: int | tuple[int, ...] | None = None)
     ops = nx.ops
     keep = axis is not None
     with nx.scope():
-        if nx.dtype_of(x) in ("float16", "bfloat16"):
-            x = ops.astype(x, "float32")
+        x = widened(nx, x)
         if math.prod(nx.shape_of(x)) == 0:
             return ops.sqrt(ops.sum(x, axis=axis, keepdims=keep))
         largest = ops.max(ops.abs(x), axis=axis, keepdims=True)

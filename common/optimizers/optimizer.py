@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
+from isometry.common.optimizers.norms import widened
 from isometry.common.optimizers.rules import Rule
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ __all__ = ["NonFinite", "Optimizer", "State", "is_finite"]
 Array = Any
 Arrays = Mapping[str, Array]
 POLICIES = ("raise", "skip", "propagate")
-HALF = ("float16", "bfloat16")
 
 
 class NonFinite(InvalidArgument):
@@ -74,7 +74,7 @@ class Optimizer:
     def start(self, parameters: Arrays, /) -> State:
         """Return the state before the first step."""
         with self.nx.scope():
-            wide = {path: self._wide(w) for path, w in parameters.items()}
+            wide = {path: widened(self.nx, w) for path, w in parameters.items()}
             return State(arrays=self.rule.begin(self.nx, wide))
 
     def step(
@@ -132,16 +132,13 @@ class Optimizer:
         moved: dict[str, Array] = {}
         new: dict[str, Array] = {}
         for path, w in parameters.items():
-            wide, g = {path: self._wide(w)}, {path: self._wide(gradients[path])}
+            wide, g = {path: widened(nx, w)}, {path: widened(nx, gradients[path])}
             dtype = nx.dtype_of(wide[path])
             c = {name: nx.ops.astype(x, dtype) for name, x in numbers.items()}
             wide, own = self.rule.apply(nx, wide, g, state, c)
             moved[path] = nx.ops.astype(wide[path], nx.dtype_of(w))
             new |= own
         return *(moved[path] for path in sorted(moved)), *(new[name] for name in sorted(new))
-
-    def _wide(self, x: Array) -> Array:
-        return self.nx.ops.astype(x, "float32") if self.nx.dtype_of(x) in HALF else x
 
     # --- checks ---
 

@@ -58,7 +58,7 @@ class Rule(abc.ABC):
     decay: str = "coupled"
 
     slots: ClassVar[tuple[str, ...]] = ()
-    """Names of the arrays that a parameter's state holds, each of the parameter's shape."""
+    """Names of the arrays that a parameter's state holds, as `start` makes them."""
     fractions: ClassVar[tuple[str, ...]] = ()
     """Constants in [0, 1): decays of running means."""
 
