@@ -8,7 +8,12 @@ import pytest
 
 import isometry as iso
 from isometry.common.optimizers import schedules
-from isometry.common.optimizers.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
+from isometry.common.optimizers.clipping import (
+    clip_adaptively,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_value,
+)
 from isometry.common.optimizers.layerwise import LARS, NovoGrad
 from isometry.common.optimizers.norms import norm
 from isometry.common.optimizers.optimizer import NonFinite, Optimizer, State
@@ -137,6 +142,13 @@ def test_clipping_refuses() -> None:
             clip(nx, {"w": np.array([1.0, math.inf])}, 1.0)
         with pytest.raises(iso.InvalidArgument, match="nonfinite 'skip'"):
             clip(nx, G, 1.0, nonfinite="skip")
+
+
+def test_adaptive_clipping_refuses_what_does_not_match() -> None:
+    with pytest.raises(iso.InvalidArgument, match="same paths; received \\['w'\\] and \\['b', 'w'"):
+        clip_adaptively(nx, {"w": W["w"]}, G)
+    with pytest.raises(iso.InvalidArgument, match="'w' has shape \\(3,\\), its gradient \\(2,\\)"):
+        clip_adaptively(nx, W | {"w": np.zeros(3, np.float32)}, G)
 
 
 def test_clipping_at_the_edges() -> None:

@@ -109,6 +109,13 @@ def clip_adaptively(
             f"parameters and gradients must have the same paths; received {sorted(parameters)} and "
             f"{sorted(gradients)}"
         )
+    for path, g in gradients.items():
+        shapes = nx.shape_of(parameters[path]), nx.shape_of(g)
+        if shapes[0] != shapes[1]:
+            raise InvalidArgument(
+                f"parameter {path!r} has shape {shapes[0]}, its gradient {shapes[1]}; they must be "
+                "equal"
+            )
     clipped = {}
     with nx.scope():
         for path, g in gradients.items():
