@@ -205,11 +205,12 @@ def test_an_overflow_ends_the_training():
 
 
 def test_every_image_is_trained_on_once_an_epoch():
-    plan = Plan(10, 4, 0.1, 7)
-    epochs = [np.concatenate([plan.indices(step, 12) for step in range(k, k + 3)]) for k in (0, 3)]
+    epochs = [
+        np.concatenate([training.rows(7, 4, step, 12) for step in range(k, k + 3)]) for k in (0, 3)
+    ]
     assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
     assert not np.array_equal(*epochs)
-    assert plan.indices(2, 10).shape == (4,)
+    assert training.rows(7, 4, 2, 10).shape == (4,)
 
 
 @pytest.mark.parametrize(

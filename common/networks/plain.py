@@ -7,26 +7,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from isometry.common.digits import digits
 from isometry.common.laws.initializers import initializer
 from isometry.common.laws.orthogonal import Orthogonal
 from isometry.common.networks.convolutional import Convolutional
 from isometry.common.networks.fully_connected import FullyConnected
-from isometry.common.networks.training import Checkpoint, Data, Forward, Plan, Training, train
+from isometry.common.networks.training import (
+    CLASSES,
+    PIXELS,
+    Checkpoint,
+    Data,
+    Forward,
+    Plan,
+    Training,
+    digits_data,
+    train,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from isometry.common.contract import Backend
 
-__all__ = ["CLASSES", "CONTRASTS", "CRITICAL", "PIXELS", "TRAINED", "Bench", "Net"]
+__all__ = ["CONTRASTS", "CRITICAL", "Bench", "Net"]
 
 Network = FullyConnected | Convolutional
 
-CLASSES, PIXELS, SIZE = 10, 64, 8
-TRAINED = 1536  # of 1797 images; the others are for the test
+SIZE = 8
 CHANNELS = 8  # of the convolutional net
 
 
@@ -76,14 +82,8 @@ class Bench:
     compiled: dict[Any, Forward] = field(default_factory=dict)
 
     def data(self, q: float, shape: tuple[int, ...] = (PIXELS,)) -> Data:
-        """Return the digits in random order, centred on the mean image, each of mean square q."""
-        images, labels = digits()
-        order = np.random.default_rng(self.seed).permutation(len(images))
-        x = images[order].astype(np.float64)
-        x -= x[:TRAINED].mean(axis=0)
-        x *= np.sqrt(q / np.square(x).mean(axis=1, keepdims=True))
-        one_hot = np.eye(CLASSES, dtype=np.float32)[labels[order]]
-        return Data(x.astype(np.float32).reshape(-1, *shape), one_hot, TRAINED)
+        """Return the digits with images of mean square q."""
+        return digits_data(self.seed, q, shape)
 
     def train(self, name: str, net: Net, depth: int) -> Training:
         """Train a fully connected net from the weights that the seed gives it."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isometry.common.digits import digits
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.perceptron import cross_entropy
 from isometry.common.results import write_atomically
@@ -21,12 +22,25 @@ from isometry.common.results import write_atomically
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
 
-__all__ = ["Checkpoint", "Data", "Plan", "Training", "train"]
+__all__ = [
+    "CLASSES",
+    "PIXELS",
+    "TRAINED",
+    "Checkpoint",
+    "Data",
+    "Plan",
+    "Training",
+    "digits_data",
+    "rows",
+    "train",
+]
 
 Array = Any
 Forward = Callable[[Mapping[str, Array], Array], Array]
 """``forward(parameters, x) -> logits``, compiled where the backend compiles."""
 
+CLASSES, PIXELS = 10, 64
+TRAINED = 1536  # of 1797 images; the others are for the test
 MOMENTUM = 0.9
 EVERY = 10  # steps between two checkpoints
 
@@ -40,25 +54,40 @@ class Data:
     trained: int
 
 
+def digits_data(seed: int, q: float = 1.0, shape: tuple[int, ...] = (PIXELS,)) -> Data:
+    """Return the digits in random order, centred on the mean image, each of mean square q."""
+    images, labels = digits()
+    order = np.random.default_rng(seed).permutation(len(images))
+    x = images[order].astype(np.float64)
+    x -= x[:TRAINED].mean(axis=0)
+    x *= np.sqrt(q / np.square(x).mean(axis=1, keepdims=True))
+    one_hot = np.eye(CLASSES, dtype=np.float32)[labels[order]]
+    return Data(x.astype(np.float32).reshape(-1, *shape), one_hot, TRAINED)
+
+
+def rows(seed: int, batch: int, step: int, count: int) -> np.ndarray:
+    """Return which of `count` images a step sees: without replacement, epoch by epoch.
+
+    The last batch of an epoch is filled from its beginning. NumPy's generator draws them: the same
+    on every backend.
+    """
+    per_epoch = math.ceil(count / batch)
+    epoch, k = divmod(step, per_epoch)
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    return np.resize(order, per_epoch * batch)[k * batch : (k + 1) * batch]
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a net is trained: `steps` of momentum 0.9 on gradients divided by their norm.
 
-    The length of a step falls linearly from `rate` to 0. Batches are drawn without replacement,
-    epoch by epoch, from NumPy's generator of `seed`: the same on every backend.
+    The length of a step falls linearly from `rate` to 0. Batches are those of `rows`.
     """
 
     steps: int
     batch: int
     rate: float
     seed: int
-
-    def indices(self, step: int, count: int) -> np.ndarray:
-        """Return the images of a step; the last batch of an epoch is filled from its beginning."""
-        per_epoch = math.ceil(count / self.batch)
-        epoch, k = divmod(step, per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(count)
-        return np.resize(order, per_epoch * self.batch)[k * self.batch : (k + 1) * self.batch]
 
 
 @dataclass
@@ -188,7 +217,7 @@ def train(
     while len(training.losses) < plan.steps and not training.stopped:
         started = time.perf_counter()
         rate = plan.rate * (1 - len(training.losses) / plan.steps)
-        chosen = plan.indices(len(training.losses), data.trained)
+        chosen = rows(plan.seed, plan.batch, len(training.losses), data.trained)
         x, labels = nx.asarray(data.x[chosen]), nx.asarray(data.labels[chosen])
         value, gradient = evaluate(training.parameters, x, labels)
         norm, *updated = update(

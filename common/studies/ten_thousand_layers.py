@@ -39,16 +39,8 @@ import numpy as np
 
 from isometry.common import checks
 from isometry.common.laws import chains, mean_field, plain_tanh, propagation
-from isometry.common.networks.plain import (
-    CLASSES,
-    CONTRASTS,
-    CRITICAL,
-    PIXELS,
-    TRAINED,
-    Bench,
-    Net,
-)
-from isometry.common.networks.training import Training
+from isometry.common.networks.plain import CONTRASTS, CRITICAL, Bench, Net
+from isometry.common.networks.training import CLASSES, PIXELS, TRAINED, Training
 from isometry.common.results import Check, Quantity
 from isometry.common.studies import Findings, Tell
 
