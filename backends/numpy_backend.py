@@ -310,6 +310,7 @@ class NumpyBackend(Backend):
     framework = "numpy"
     dtypes = ("float16", "float32", "float64")
     capabilities = frozenset({"jvp", "hvp"})
+    mutable = True
 
     def __init__(self, *, device: str | None = None) -> None:
         if device not in (None, "cpu"):

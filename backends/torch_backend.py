@@ -212,6 +212,7 @@ class TorchBackend(Backend):
     framework = "torch"
     dtypes = tuple(_DTYPES)
     capabilities = frozenset({"jvp", "hvp", "bfloat16"})
+    mutable = True
 
     def __init__(self, *, device: str | None = None) -> None:
         try:
@@ -405,6 +406,15 @@ class TorchBackend(Backend):
         # does not bring, and took 24 s for the first function and about 1 s for each further
         # function and shape (torch 2.13, 2 cores), against microseconds for what it would save
         return f
+
+    def axpy(self, x: Array, a: Any, y: Array, /) -> Array:
+        return (x.add_ if self.overwrites else x.add)(y, alpha=a)
+
+    def addcmul(self, x: Array, a: Any, y: Array, z: Array, /) -> Array:
+        return (x.addcmul_ if self.overwrites else x.addcmul)(y, z, value=a)
+
+    def addcdiv(self, x: Array, a: Any, y: Array, z: Array, /) -> Array:
+        return (x.addcdiv_ if self.overwrites else x.addcdiv)(y, z, value=a)
 
 
 # --- the vocabulary -----------------------------------------------------------------------------

@@ -24,6 +24,8 @@ for the given input, wherever that value is a normal number of the dtype.
 from __future__ import annotations
 
 import abc
+import copy
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
@@ -86,6 +88,10 @@ class Backend(checks.Checked, abc.ABC):
     the cases whose pytest id has all of these words. What passes all the same is an error. A file
     for ``--expect`` says the same outside the adapter.
     """
+    mutable: ClassVar[bool] = False
+    """Whether ``x += y`` changes the array x outside compiled functions, as in NumPy."""
+    overwrites: bool = False
+    """Whether updates may overwrite their first argument: see `donating`."""
     ops: SimpleNamespace
     """The vocabulary of :mod:`isometry.common.ops`, bound to this framework.
 
@@ -743,6 +749,55 @@ class Backend(checks.Checked, abc.ABC):
         "compiled" returns f itself.
         """
         return f
+
+    # --- updates ------------------------------------------------------------------------------
+    # What optimizers are made of: x, y and z of one shape and dtype, float32 or float64; the number
+    # a is Python's, or an array of shape () and that dtype. The names are those of BLAS and PyTorch.
+
+    def donating(self) -> Backend:
+        """Return this backend with updates that may overwrite x with their result.
+
+        Who calls them gives x up: large arrays then need no new memory, which takes longer to get
+        than to fill. Where arrays are not `mutable` it is the backend itself.
+        """
+        if not self.mutable:
+            return self
+        other = copy.copy(self)
+        other.overwrites = True
+        return other
+
+    def scaled(self, x: Array, a: Any, /) -> Array:
+        """Return ``a x``."""
+        if not self.overwrites:
+            return x * a
+        x *= a
+        return x
+
+    def axpy(self, x: Array, a: Any, y: Array, /) -> Array:
+        """Return ``x + a y``, within 2 ULP of ``|x| + |a y|``."""
+        return self._plus(x, y * a)
+
+    def addcmul(self, x: Array, a: Any, y: Array, z: Array, /) -> Array:
+        """Return ``x + a y z``, within 3 ULP of ``|x| + |a y z|``."""
+        return self._plus(x, self.scaled(y * z, a))
+
+    def addcdiv(self, x: Array, a: Any, y: Array, z: Array, /) -> Array:
+        """Return ``x + a y / z``, within 3 ULP of ``|x| + |a y / z|``."""
+        return self._plus(x, self.scaled(y / z, a))
+
+    def all_finite(self, x: Array, /) -> bool:
+        """Return whether no entry is infinite or NaN; of an array that the framework holds."""
+        with self.scope():
+            # one sum where they are: it is finite unless an entry is not, or it overflows
+            if abs(float(self.to_numpy(self.ops.sum(x)))) < math.inf:
+                return True
+            return bool(self.to_numpy(self.ops.all(self.ops.isfinite(x))))
+
+    def _plus(self, x: Array, y: Array) -> Array:
+        if not self.overwrites:
+            return x + y
+        x += y
+        return x
 
     def unsupported(self, capability: str) -> Unsupported:
         """Return the error for a capability that this backend does not declare."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 from isometry.common.optimizers.norms import global_norm, norm, widened
-from isometry.common.optimizers.optimizer import NonFinite, is_finite
+from isometry.common.optimizers.optimizer import NonFinite
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -134,7 +134,7 @@ def _check(nx: Backend, gradients: Arrays, limit: float, nonfinite: str) -> None
     checks.choice("nonfinite", nonfinite, ("raise", "propagate"))
     if nonfinite == "raise":
         for path, g in gradients.items():
-            if not is_finite(nx, g):
+            if not nx.all_finite(g):
                 raise NonFinite(
                     f"the gradient of {path!r} is not finite: no clipping mends it; skip the step, "
                     'or choose nonfinite="propagate"'

@@ -68,12 +68,11 @@ class LARS(Rule):
 
     def move(self, nx: Backend, path: str, w: Array, g: Array, state: Arrays, c: Numbers) -> Moved:
         decayed = g + self.weight_decay * w
+        within, length = (c["rate"], 1.0) if self.form == "inside" else (1.0, c["rate"])
         if not path.endswith(self.exempt):
-            decayed = self._trust(nx, w, g, decayed, c) * decayed
-        push = c["rate"] * decayed if self.form == "inside" else decayed
-        velocity = self.momentum * state["velocity"] + push
-        step = velocity if self.form == "inside" else c["rate"] * velocity
-        return w - step, {"velocity": velocity}
+            within = within * self._trust(nx, w, g, decayed, c)
+        velocity = nx.axpy(nx.scaled(state["velocity"], self.momentum), within, decayed)
+        return nx.axpy(w, -length, velocity), {"velocity": velocity}
 
     def _trust(self, nx: Backend, w: Array, g: Array, decayed: Array, c: Numbers) -> Array:
         above = norm(nx, w)
@@ -103,13 +102,15 @@ class LAMB(Adam):
         return found | Rule.coefficients(self, step, rate)
 
     def move(self, nx: Backend, path: str, w: Array, g: Array, state: Arrays, c: Numbers) -> Moved:
-        direction, moments = self.direction(nx, g, state, c)
+        root, moments = self.moments(nx, g, state, c)
+        direction = c["scale"] * (moments["first"] / root)
         if self.decay == "coupled":
             direction = direction + self.weight_decay * w
         else:
-            w = c["kept"] * w
+            w = nx.scaled(w, c["kept"])
         above, below = norm(nx, w), norm(nx, direction)
-        return w - c["rate"] * _ratio(nx, above, below, below) * direction, moments
+        length = c["rate"] * _ratio(nx, above, below, below)
+        return nx.axpy(w, -length, direction), moments
 
 
 AVERAGING = ("never", "always", "after the first")
@@ -163,6 +164,6 @@ class NovoGrad(Rule):
         second = c["old"] * state["second"] + c["new"] * nx.ops.square(norm(nx, g))
         one = nx.ops.ones_like(second)
         inverse = nx.ops.where(second > 0, 1 / (nx.ops.sqrt(second) + self.eps), one)
-        w, push = self.decayed(w, inverse * g, c)
-        first = self.decay_first * state["first"] + c["share"] * push
-        return w - c["rate"] * first, {"first": first, "second": second}
+        w, push = self.decayed(nx, w, inverse * g, c)
+        first = nx.axpy(nx.scaled(state["first"], self.decay_first), c["share"], push)
+        return nx.axpy(w, -c["rate"], first), {"first": first, "second": second}

@@ -38,7 +38,7 @@ class Quickprop(Rule):
 
     def move(self, nx: Backend, path: str, w: Array, g: Array, state: Arrays, c: Numbers) -> Moved:
         ops = nx.ops
-        w, g = self.decayed(w, g, c)
+        w, g = self.decayed(nx, w, g, c)
         s, p, x = -g, state["slope"], state["step"]
         ahead = ops.sign(x) * s  # positive where s goes on as x did
         zero, one = ops.zeros_like(s), ops.ones_like(s)
@@ -49,4 +49,4 @@ class Quickprop(Rule):
         descent = c["rate"] * s
         onward = ops.where(ahead > 0, descent, zero)
         step = ops.where(ops.abs(x) > 0, jump + onward, descent)
-        return w + step, {"slope": s, "step": step}
+        return nx.axpy(w, 1.0, step), {"slope": s, "step": step}

@@ -134,13 +134,13 @@ class Rule(abc.ABC):
             `coefficients` of this step.
         """
 
-    def decayed(self, w: Array, g: Array, c: Numbers) -> tuple[Array, Array]:
+    def decayed(self, nx: Backend, w: Array, g: Array, c: Numbers) -> tuple[Array, Array]:
         """Return the parameter and the gradient with the weight decay in one of them."""
         if not self.weight_decay:
             return w, g
         if self.decay == "coupled":
             return w, g + self.weight_decay * w
-        return c["kept"] * w, g
+        return nx.scaled(w, c["kept"]), g
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +148,8 @@ class SGD(Rule):
     """Gradient descent: ``u = rate g`` (Robbins and Monro 1951, equation 9)."""
 
     def move(self, nx: Backend, path: str, w: Array, g: Array, state: Arrays, c: Numbers) -> Moved:
-        w, g = self.decayed(w, g, c)
-        return w - c["rate"] * g, {}
+        w, g = self.decayed(nx, w, g, c)
+        return nx.axpy(w, -c["rate"], g), {}
 
 
 FORMS = ("outside", "inside", "average")
@@ -189,14 +189,15 @@ class Momentum(Rule):
         checks.choice("form", self.form, FORMS)
 
     def move(self, nx: Backend, path: str, w: Array, g: Array, state: Arrays, c: Numbers) -> Moved:
-        w, g = self.decayed(w, g, c)
+        w, g = self.decayed(nx, w, g, c)
         m = self.momentum
         weight = {"outside": 1.0, "inside": c["rate"], "average": 1 - m}[self.form]
-        push = g if self.form == "outside" else weight * g
-        velocity = m * state["velocity"] + push
-        moved = push + m * velocity if self.nesterov else velocity
-        step = moved if self.form == "inside" else c["rate"] * moved
-        return w - step, {"velocity": velocity}
+        length = 1.0 if self.form == "inside" else c["rate"]
+        velocity = nx.axpy(nx.scaled(state["velocity"], m), weight, g)
+        if self.nesterov:  # length (weight g + m v)
+            w = nx.axpy(w, -length * weight, g)
+            length = length * m
+        return nx.axpy(w, -length, velocity), {"velocity": velocity}
 
 
 PLACES = ("outside", "hat", "inside")
@@ -249,21 +250,17 @@ class Adam(Rule):
             "eps": eps,
         }
 
-    def direction(self, nx: Backend, g: Array, state: Arrays, c: Numbers) -> Moved:
-        """Return the step to subtract, ``u`` above, and the new moments."""
+    def moments(self, nx: Backend, g: Array, state: Arrays, c: Numbers) -> Moved:
+        """Return what ``scale m`` is divided by, and the new moments m and v."""
         b1, b2 = self.decay_first, self.decay_second
-        first = b1 * state["first"] + (1 - b1) * g
-        second = b2 * state["second"] + (1 - b2) * (g * g)
-        if self.place == "inside":
-            root = nx.ops.sqrt(second + c["eps"])
-        else:
-            root = nx.ops.sqrt(second) + c["eps"]
-        return c["scale"] * (first / root), {"first": first, "second": second}
+        first = nx.axpy(nx.scaled(state["first"], b1), 1 - b1, g)
+        second = nx.addcmul(nx.scaled(state["second"], b2), 1 - b2, g, g)
+        return _root(nx, second, c["eps"], self.place), {"first": first, "second": second}
 
     def move(self, nx: Backend, path: str, w: Array, g: Array, state: Arrays, c: Numbers) -> Moved:
-        w, g = self.decayed(w, g, c)
-        step, moments = self.direction(nx, g, state, c)
-        return w - step, moments
+        w, g = self.decayed(nx, w, g, c)
+        root, moments = self.moments(nx, g, state, c)
+        return nx.addcdiv(w, -c["scale"], moments["first"], root), moments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,11 +292,11 @@ class RMSprop(Rule):
         checks.choice("place", self.place, ("outside", "inside"))
 
     def move(self, nx: Backend, path: str, w: Array, g: Array, state: Arrays, c: Numbers) -> Moved:
-        w, g = self.decayed(w, g, c)
+        w, g = self.decayed(nx, w, g, c)
         b = self.decay_second
-        second = b * state["second"] + (1 - b) * (g * g)
-        step = c["rate"] * (g / _root(nx, second, self.eps, self.place))
-        return w - step, {"second": second}
+        second = nx.addcmul(nx.scaled(state["second"], b), 1 - b, g, g)
+        root = _root(nx, second, self.eps, self.place)
+        return nx.addcdiv(w, -c["rate"], g, root), {"second": second}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,10 +330,10 @@ class Adagrad(Rule):
         return {"total": nx.ops.zeros_like(w) + self.initial}
 
     def move(self, nx: Backend, path: str, w: Array, g: Array, state: Arrays, c: Numbers) -> Moved:
-        w, g = self.decayed(w, g, c)
-        total = state["total"] + g * g
-        step = c["rate"] * (g / _root(nx, total, self.eps, self.place))
-        return w - step, {"total": total}
+        w, g = self.decayed(nx, w, g, c)
+        total = nx.addcmul(state["total"], 1.0, g, g)
+        root = _root(nx, total, self.eps, self.place)
+        return nx.addcdiv(w, -c["rate"], g, root), {"total": total}
 
 
 def _fraction(name: str, value: object) -> None:
@@ -344,6 +341,6 @@ def _fraction(name: str, value: object) -> None:
         raise InvalidArgument(f"{name} must be at least 0 and below 1; received {value}")
 
 
-def _root(nx: Backend, squares: Array, eps: float, place: str) -> Array:
+def _root(nx: Backend, squares: Array, eps: Any, place: str) -> Array:
     sqrt = nx.ops.sqrt
     return sqrt(squares + eps) if place == "inside" else sqrt(squares) + eps
