@@ -1,17 +1,12 @@
 """Recursions of the update rules against their papers by hand; their bound against long doubles."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import descent_paths as laws
 from isometry.common.laws import quadratic_stability
-
-sys.path.insert(0, str(Path(__file__).parent))
-import optimizers_by_hand as hand
+from isometry.conformance import optimizers_by_hand as hand
 
 HESSIAN = np.array([[0.9, 0.3], [0.3, 0.2]])
 START = np.array([0.8, -1.1])

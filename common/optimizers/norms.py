@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
 
@@ -36,8 +38,9 @@ def norm(nx: Backend, x: Array, /, *, axis: int | tuple[int, ...] | None = None)
     keep = axis is not None
     with nx.scope():
         x = widened(nx, x)
-        if math.prod(nx.shape_of(x)) == 0:
-            return ops.sqrt(ops.sum(x, axis=axis, keepdims=keep))
+        if math.prod(nx.shape_of(x)) == 0:  # MXNet cannot add up nothing along an axis
+            shape = np.empty(nx.shape_of(x)).sum(axis=axis, keepdims=keep).shape
+            return ops.zeros(shape, dtype=nx.dtype_of(x))
         largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
         one = ops.ones_like(largest)
         scale = ops.where(ops.isfinite(largest), ops.where(largest > 0, largest, one), one)

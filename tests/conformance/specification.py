@@ -47,6 +47,7 @@ GROUPS = (
     "compiled",
     "streams",
     "errors",
+    "optimizers",
 )
 """In the order of the specification; a clause keeps its number, new ones come last in a group."""
 

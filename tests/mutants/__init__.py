@@ -20,6 +20,7 @@ from . import (
     normalization,
     normalization_weights,
     operations,
+    optimizers,
     streams,
     structured,
 )
@@ -40,6 +41,7 @@ MODULES = (
     streams,
     normalization,
     normalization_weights,
+    optimizers,
 )
 
 

@@ -7,6 +7,7 @@ weights after each step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -223,7 +224,8 @@ def novograd(
         layers: Layers, gradients: Sequence[Layers], rates: Sequence[float], l2: float
     ) -> Course:
         w, course = dict(layers), []
-        m, v = {}, {}
+        m: Layers = {}
+        v: dict[str, Any] = {}
         for t, (g, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
             moved = {}
             for k in w:
