@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from depth import depth
+from optimizers import optimizers
 from timing import ratio, show
 
 import isometry as iso
@@ -49,6 +50,7 @@ def main() -> None:
             chain(nx, peers, max(arguments.rounds // 3, 3))
             weights(nx, peers, max(arguments.rounds // 3, 3))
             normalization(nx, peers, arguments.rounds)
+            optimizers(nx, max(arguments.rounds // 2, 7))
             depth(nx, max(arguments.rounds // 2, 7))
 
 
