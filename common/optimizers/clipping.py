@@ -92,8 +92,8 @@ def clip_adaptively(
     """Return each unit's gradient at no more than `limit` of its weights' norm.
 
     ``g_i min(1, limit max(||w_i||, eps) / ||g_i||)``, the unit i being the first axis and the norm
-    over all others; an array of fewer than two axes is clipped entry by entry. Source: Brock, De,
-    Smith and Simonyan 2021, equation 3.
+    over all others; an array of fewer than two axes is one unit, as in the authors' own program
+    (nfnets, agc.py). Source: Brock, De, Smith and Simonyan 2021, equation 3.
 
     Parameters
     ----------
@@ -119,11 +119,8 @@ def clip_adaptively(
     clipped = {}
     with nx.scope():
         for path, g in gradients.items():
-            axes = tuple(range(1, len(nx.shape_of(g))))
-            own, weights = (
-                norm(nx, x, axis=axes) if axes else nx.ops.abs(widened(nx, x))
-                for x in (g, parameters[path])
-            )
+            axes = tuple(range(1, len(nx.shape_of(g)))) or None
+            own, weights = (norm(nx, x, axis=axes) for x in (g, parameters[path]))
             allowed = limit * nx.ops.maximum(weights, nx.ops.zeros_like(weights) + eps)
             clipped[path] = _scaled(nx, g, own, allowed)
     return clipped
