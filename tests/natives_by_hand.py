@@ -458,6 +458,11 @@ RIGHT = (
     native("layer_norm", exact_layer_norm, "norm"),
     native("global_norm", clip(), "clipping"),
     native("tensor_norm", clip(each=True), "clipping"),
+    native("momentum", momentum(inside=True), "optimizer"),
+    native("momentum_nesterov", momentum(inside=True, nesterov=True), "optimizer"),
+    native("adam", adam(), "optimizer"),
+    native("rmsprop", rmsprop(), "optimizer"),
+    native("adagrad", adagrad(), "optimizer"),
     native("dense", dense(), "layer"),
     native("lstm", lstm(), "layer"),
 )

@@ -213,6 +213,18 @@ OTHERS = [
     ("global_norm.formula", native("global_norm", hand.clip(1e-8), "clipping"), "1e-08"),
     ("global_norm.below", native("global_norm", hand.always_to_the_limit, "clipping"), "become"),
     ("global_norm.infinite", native("global_norm", hand.clip(guard=False), "clipping"), "silently"),
+    ("momentum.paper", native("momentum", hand.momentum(), "optimizer"), "rate outside"),
+    (
+        "momentum_nesterov.paper",
+        native("momentum_nesterov", hand.momentum(inside=True), "optimizer"),
+        "no look-ahead",
+    ),
+    ("adam.paper", native("adam", hand.adam(1e-7, hat=True), "optimizer"), "added before"),
+    ("adam.paper", native("adam", hand.adam(1e-7), "optimizer"), "but with eps 1e-07"),
+    ("adam.paper", native("adam", hand.adam(betas=(0.8, 0.999)), "optimizer"), "known variant"),
+    ("rmsprop.paper", native("rmsprop", hand.rmsprop(old=0.99), "optimizer"), "decay 0.99"),
+    ("rmsprop.paper", native("rmsprop", hand.rmsprop(inside=True), "optimizer"), "inside the root"),
+    ("adagrad.paper", native("adagrad", hand.adagrad(start=0.1), "optimizer"), "from 0.1 on"),
     (
         "dense.weight",
         native("dense", hand.dense(0.07 / math.sqrt(3), draw=hand.unit_uniform), "layer"),

@@ -30,6 +30,7 @@ from isometry.common.natives import (
     normalization,
     optimizers,
     orthogonal,
+    papers,
     samplers,
 )
 from isometry.common.natives.findings import Clause, Finding
@@ -46,6 +47,7 @@ CLAUSES: tuple[Clause, ...] = (
     *gradients.CLAUSES,
     *normalization.CLAUSES,
     *clipping.CLAUSES,
+    *papers.CLAUSES,
 )
 SHEETS: Mapping[str, tuple[Clause, ...]] = {
     "scoreboard": CLAUSES,
