@@ -207,9 +207,9 @@ class Backend(checks.Checked, abc.ABC):
 
         Computed as ``e / (1 + e (2 + e))``, the same divided through by e, or ``y - y**2`` with
         ``y = sigmoid(-|x|)``, at most 1/2 so that nothing cancels: at most 4 ULP in float32 and 3
-        in float64 wherever the result is normal (|x| <= 87.33 and 708.39), a faithful rounding in
-        half precisions. At +-inf it is 0, NaN stays NaN. The usual
-        ``y (1 - y)`` is 0 from x = 16.64 in float32.
+        in float64 wherever the result is normal (``|x|`` to 87.33 and 708.39), a faithful rounding
+        in half precisions. At +-inf it is 0, NaN stays NaN. The usual ``y (1 - y)`` is 0 from
+        x = 16.64 in float32.
         """
         return composed.sigmoid_gradient(self, x)
 
@@ -224,9 +224,9 @@ class Backend(checks.Checked, abc.ABC):
         """Exact derivative of tanh, ``1 / cosh(x)**2``.
 
         Computed as ``4 / (E + (2 + 1/E))`` with ``E = exp(2|x|)``: at most 4 ULP in float32 and 3
-        in float64 wherever the result is normal (|x| <= 44.36 and 354.88), a faithful rounding in
-        half precisions. At +-inf it is 0, NaN stays NaN. The usual ``1 - y**2`` is 0 from x = 9.01
-        in float32.
+        in float64 wherever the result is normal (``|x|`` to 44.36 and 354.88), a faithful rounding
+        in half precisions. At +-inf it is 0, NaN stays NaN. The usual ``1 - y**2`` is 0 from
+        x = 9.01 in float32.
         """
         return composed.tanh_gradient(self, x)
 
@@ -752,7 +752,7 @@ class Backend(checks.Checked, abc.ABC):
 
     # --- updates ------------------------------------------------------------------------------
     # What optimizers are made of: x, y and z of one shape and dtype, float32 or float64; the number
-    # a is Python's, or an array of shape () and that dtype. The names are those of BLAS and PyTorch.
+    # a is Python's, or an array of shape () and that dtype. Names are those of BLAS and PyTorch.
 
     def donating(self) -> Backend:
         """Return this backend with updates that may overwrite x with their result.
@@ -787,6 +787,8 @@ class Backend(checks.Checked, abc.ABC):
 
     def all_finite(self, x: Array, /) -> bool:
         """Return whether no entry is infinite or NaN; of an array that the framework holds."""
+        if 0 in self.shape_of(x):  # of which not every framework knows the sum
+            return True
         with self.scope():
             # one sum where they are: it is finite unless an entry is not, or it overflows
             if abs(float(self.to_numpy(self.ops.sum(x)))) < math.inf:

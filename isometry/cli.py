@@ -672,6 +672,79 @@ def _weights(file: Path, key: str | None) -> Any:
     return loaded
 
 
+# --- grade --------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument(
+    "file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option("--law", metavar="NAME", help="The initializer that was asked for, as he_normal.")
+@click.option(
+    "--layout",
+    type=click.Choice(["out_in", "in_out"]),
+    default="out_in",
+    show_default=True,
+    help="Of weights: (out, in, *kernel) or (*kernel, in, out).",
+)
+@click.option(
+    "--convolution", is_flag=True, help="Ask for the kernel of a convolution, and images, too."
+)
+@_seed
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="For the whole file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def grade(
+    file: Path,
+    law: str | None,
+    layout: str,
+    convolution: bool,
+    seed: int,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Grade a student's FILE in words: an initializer, activations, normalizations.
+
+    FILE is Python code of its own that takes and returns NumPy arrays, with one or more of
+
+    \b
+      my_initializer(shape, rng)                 rng: a numpy.random.Generator
+      my_sigmoid(x), my_tanh(x), my_relu(x), my_leaky_relu(x, slope)
+      my_sigmoid_gradient(x) and so on: the derivatives
+      my_batch_norm(x, scale, shift, eps), my_layer_norm(x, scale, shift, eps)
+      my_rms_norm(x, scale, eps)
+
+    It runs in a process of its own with limits of time and memory, which guard against accidents,
+    not against attacks: grade only what you would run. Exits with 0 if all is right, 1 if
+    something is wrong, 2 if the file or a function could not be graded.
+
+    \b
+    Examples:
+      isometry grade homework.py --law xavier_uniform
+      isometry grade homework.py                without --law any known law is right, and named
+      isometry grade homework.py --law he_normal --layout in_out --convolution --json
+    """  # noqa: D301
+    import json
+
+    from isometry.common.grading import grader
+    from isometry.common.reports import grades, terminal
+
+    found = grader.grade(
+        file, law=law, layout=layout, convolution=convolution, seed=seed, timeout=timeout
+    )
+    if as_json:
+        click.echo(json.dumps(grades.document(found), indent=1))
+    else:
+        terminal.console().print(grades.terminal(found))
+    sys.exit({"right": AS_PROMISED, "wrong": FAILED, "not graded": USAGE}[found.outcome])
+
+
 # --- recipe -------------------------------------------------------------------------------------
 
 

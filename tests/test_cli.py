@@ -25,6 +25,7 @@ COMMANDS = (
     "compare",
     "source",
     "identify",
+    "grade",
     "recipe",
     "conform",
     "spec",

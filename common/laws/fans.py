@@ -84,8 +84,8 @@ def fans(
     shape : tuple of int
         At least two sizes, each at least 1.
     layout : {"out_in", "in_out"}
-        ``out_in``: (out, in / groups, *kernel), as PyTorch and MXNet store a weight; ``in_out``:
-        (*kernel, in / groups, out), as Keras and Flax do.
+        ``out_in``: ``(out, in / groups, *kernel)``, as PyTorch and MXNet store a weight;
+        ``in_out``: ``(*kernel, in / groups, out)``, as Keras and Flax do.
     groups : int
         Of a grouped convolution: each joins its own inputs with its own outputs.
     fused : int

@@ -1,16 +1,15 @@
 """Clipping of gradients, with the edges stated: the same on every backend.
 
-========================  ==============  =================  ===================================
-gradient                  `clip_by_value`  the others        source of the choice
-========================  ==============  =================  ===================================
-norm 0                    unchanged       unchanged          no division takes place
-norm equal to the limit   -               unchanged, to bit  Pascanu et al. 2013, algorithm 1: >=
-                                                             scales by 1
-norm above                clipped         g (limit / norm)   no eps is added
-infinite or NaN entry     by `nonfinite`  by `nonfinite`     "raise", or "propagate"
-half precision            -               norm in float32    entries below 65504 cannot overflow
-no entries                unchanged       unchanged          their norm is 0
-========================  ==============  =================  ===================================
+=======================  ===============  ================  ==================================
+gradient                 `clip_by_value`  the others        source of the choice
+=======================  ===============  ================  ==================================
+norm 0                   unchanged        unchanged         no division takes place
+norm equal to the limit  -                unchanged         Pascanu et al. 2013, algorithm 1
+norm above               clipped          g (limit / norm)  no eps is added
+infinite or NaN entry    by `nonfinite`   by `nonfinite`    "raise", or "propagate"
+half precision           -                norm in float32   entries below 65504: no overflow
+no entries               unchanged        unchanged         their norm is 0
+=======================  ===============  ================  ==================================
 
 With "propagate" a value is clipped as `nx.ops.clip` does (infinity to the limit, NaN stays), and
 where a norm is not finite all that it scales becomes NaN: a scale of 0 would hide the failure.

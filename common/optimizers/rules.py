@@ -159,11 +159,11 @@ FORMS = ("outside", "inside", "average")
 class Momentum(Rule):
     """Heavy ball (Polyak 1964), in three forms that part when the rate changes.
 
-    =======  =================================  =============  ==================================
-    outside  ``v <- m v + g``                   ``u = rate v``  ``u = rate (g + m v)``
-    inside   ``v <- m v + rate g``              ``u = v``       ``u = rate g + m v``
-    average  ``v <- m v + (1 - m) g``           ``u = rate v``  ``u = rate ((1 - m) g + m v)``
-    =======  =================================  =============  ==================================
+    =======  =========================  ==============  ==============================
+    outside  ``v <- m v + g``           ``u = rate v``  ``u = rate (g + m v)``
+    inside   ``v <- m v + rate g``      ``u = v``       ``u = rate g + m v``
+    average  ``v <- m v + (1 - m) g``   ``u = rate v``  ``u = rate ((1 - m) g + m v)``
+    =======  =========================  ==============  ==============================
 
     The last column is Nesterov's look-ahead, as Sutskever et al. 2013 (equations 3 and 4) have it,
     at the point that they look ahead to.
@@ -210,11 +210,11 @@ class Adam(Rule):
     ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g**2``, with ``m' = m / (1 - b1**t)`` and
     ``v' = v / (1 - b2**t)`` at step t:
 
-    =======  ===========================================================  =====================
-    outside  ``u = rate m' / (sqrt(v') + eps)``                           PyTorch, Optax
+    =======  ==============================================================  ================
+    outside  ``u = rate m' / (sqrt(v') + eps)``                              PyTorch, Optax
     hat      ``u = rate sqrt(1 - b2**t) / (1 - b1**t) m / (sqrt(v) + eps)``  Keras, MXNet
-    inside   ``u = rate m' / sqrt(v' + eps)``                             Optax's eps_root
-    =======  ===========================================================  =====================
+    inside   ``u = rate m' / sqrt(v' + eps)``                                Optax's eps_root
+    =======  ==============================================================  ================
 
     "hat" is the paper's just above its section 2.1: at the first step it is an eps of 31.6 times
     the size with b2 = 0.999. AdamW (Loshchilov and Hutter 2019) is this with decay "decoupled".

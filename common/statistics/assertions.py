@@ -72,9 +72,9 @@ def assert_law(
     Parameters
     ----------
     samples : array_like
-        Independent values of any shape; matrices (count, m, n) for `Orthogonal`; kernels (count,
-        *shape) in the law's layout for `DeltaOrthogonal`; one weight (rows, columns) for `Sparse`.
-        Anything that `numpy.asarray` takes.
+        Independent values of any shape; matrices (count, m, n) for `Orthogonal`; kernels
+        ``(count, *shape)`` in the law's layout for `DeltaOrthogonal`; one weight (rows, columns)
+        for `Sparse`. Anything that `numpy.asarray` takes.
     law : Distribution, Orthogonal, DeltaOrthogonal or Sparse
         Such as ``iso.Normal(0, 0.02)`` or ``iso.VarianceScaling(...).resolve(shape, layout)``.
     false_alarm : float

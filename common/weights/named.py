@@ -72,7 +72,7 @@ class Weight:
     shape : tuple of int
         As stored; at least 1 each.
     layout : {"out_in", "in_out"}
-        (out, in, *kernel) or (*kernel, in, out); without meaning below two axes.
+        ``(out, in, *kernel)`` or ``(*kernel, in, out)``; without meaning below two axes.
     dtype : {"float16", "float32", "float64"}
 
     Raises

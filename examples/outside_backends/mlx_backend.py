@@ -63,6 +63,7 @@ class MlxBackend(Backend):
     framework = "mlx"
     dtypes = tuple(_DTYPES)
     capabilities = frozenset({"compiled", "jvp", "hvp", "bfloat16"})
+    mutable = True
     device = "cpu"
     scope = _cpu
 
