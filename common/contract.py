@@ -73,7 +73,7 @@ class Backend(checks.Checked, abc.ABC):
     name: ClassVar[str]
     """Backend name, equal to the pip extra, the tox factor and the report file."""
     framework: ClassVar[str]
-    """The distribution that pip knows: what `version` is the version of."""
+    """The distribution, as pip knows it, that `version` is the version of."""
     dtypes: ClassVar[tuple[str, ...]]
     """Floating dtypes that every operation accepts, unless its docstring names others.
 
@@ -91,7 +91,7 @@ class Backend(checks.Checked, abc.ABC):
     mutable: ClassVar[bool] = False
     """Whether ``x += y`` changes the array x outside compiled functions, as in NumPy."""
     overwrites: bool = False
-    """Whether updates may overwrite their first argument: see `donating`."""
+    """Whether updates may overwrite their first argument, as `donating` makes them."""
     ops: SimpleNamespace
     """The vocabulary of :mod:`isometry.common.ops`, bound to this framework.
 

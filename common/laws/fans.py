@@ -94,7 +94,7 @@ def fans(
         those of one of them, so that to fuse or to split a weight does not change its law.
     transposed : bool
         The weight is that of a transposed convolution, which keeps its inputs where a convolution
-        keeps its outputs: (in, out / groups, *kernel) or (*kernel, out / groups, in).
+        keeps its outputs: ``(in, out / groups, *kernel)`` or ``(*kernel, out / groups, in)``.
 
     Raises
     ------
