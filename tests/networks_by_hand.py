@@ -43,6 +43,20 @@ def normalized(kind: str, z: np.ndarray, own: dict[str, np.ndarray]) -> np.ndarr
     return own["scale"] * (y if kind == "layer" else y.T) + own["shift"]
 
 
+def passed(
+    shortcut: str | None, h: np.ndarray, y: np.ndarray, own: dict[str, np.ndarray]
+) -> np.ndarray:
+    if shortcut == "residual":
+        return h + y
+    if shortcut == "skipinit":
+        return h + float(own["alpha"][0]) * y
+    if shortcut == "highway":
+        a = np.array([[sum(w * u) for w in own["gate"]] for u in h]) + own["gate_bias"]
+        t = np.vectorize(PHI["sigmoid"])(a)
+        return t * y + (1 - t) * h
+    return y
+
+
 def forward(
     stacked: dict[str, np.ndarray],
     x: np.ndarray,
@@ -66,12 +80,10 @@ def forward(
         if normalization and place == "activation":
             y = normalized(normalization, y, own)
         y = y * own.get("mask", 1.0)
-        if shortcut == "dense":
-            h = np.array([[*u, *v] for u, v in zip(h, y, strict=True)])
-        elif shortcut == "residual" and h.shape == y.shape:
-            h = h + y
-        else:
-            h = y
+        if h.shape == y.shape and shortcut != "dense":
+            y = passed(shortcut, h, y, own)
+        y = y + own.get("nudge", 0.0)
+        h = np.array([[*u, *v] for u, v in zip(h, y, strict=True)]) if shortcut == "dense" else y
     raise AssertionError("a network has a layer")
 
 

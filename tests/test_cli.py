@@ -27,6 +27,7 @@ COMMANDS = (
     "identify",
     "grade",
     "recipe",
+    "lesson",
     "conform",
     "spec",
 )

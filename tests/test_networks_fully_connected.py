@@ -43,6 +43,10 @@ OPTIONS = [
     {"shortcut": "dense"},
     {"shortcut": "residual", "dropout": 0.4},
     {"shortcut": "dense", "normalization": "batch", "dropout": 0.25},
+    {"shortcut": "highway"},
+    {"shortcut": "highway", "normalization": "layer", "bias": Normal(0.0, 0.3), "dropout": 0.3},
+    {"shortcut": "skipinit"},
+    {"shortcut": "skipinit", "normalization": "rms", "dropout": 0.3},
 ]
 
 
@@ -51,23 +55,24 @@ def named(options):
 
 
 def drawn(options, *, widths=WIDTHS, seed=5):
-    """Return the network, its parameters with scales and shifts of no special value, and x."""
+    """Return the network, its parameters with none of a special value, and x."""
     network = FullyConnected(widths, **options)
     stream = nx.stream(seed)
     parameters = network.initialize(nx, stream, dtype="float64")
     for path, value in parameters.items():
-        if path.endswith(("scale", "shift")):
+        if path.endswith(("scale", "shift", "alpha", "gate_bias")):
             parameters[path] = value + stream.normal(value.shape, std=0.3, dtype="float64")
     return network, parameters, stream.normal((BATCH, widths[0]), dtype="float64")
 
 
 def extras(network, *, seed=6):
-    """Return masks, if the network drops out, and offsets of every layer."""
+    """Return masks, if the network drops out, offsets of every layer, and nudges of hidden ones."""
     stream = nx.stream(seed)
     found = network.masks(nx, stream, BATCH, dtype="float64") if network.dropout else {}
     for stack in network.stacks:
         shape = (stack.count, BATCH, stack.n_out)
-        found[f"{stack.name}/offset"] = stream.normal(shape, std=0.2, dtype="float64")
+        for name in ("offset", "nudge") if stack.hidden else ("offset",):
+            found[f"{stack.name}/{name}"] = stream.normal(shape, std=0.2, dtype="float64")
     return found
 
 
@@ -265,7 +270,8 @@ def test_gradient_is_that_of_the_function(options):
 def test_gradient_of_offsets_is_that_of_preactivations():
     """``dL/dW_l`` is the outer product of it with what enters the layer, summed over the batch."""
     network, parameters, x = drawn({"activation": "relu"})
-    offsets = {path: np.zeros_like(a) for path, a in extras(network).items()}
+    given = extras(network)
+    offsets = {path: np.zeros_like(a) for path, a in given.items() if path.endswith("offset")}
     weights = nx.stream(9).normal((BATCH, WIDTHS[-1]), dtype="float64")
 
     def loss(p):
@@ -277,6 +283,63 @@ def test_gradient_of_offsets_is_that_of_preactivations():
     for own, z in zip(by_hand.layers(gradient), trace, strict=True):
         np.testing.assert_allclose(own["offset"].T @ h, own["weight"], rtol=CLOSE, atol=CLOSE)
         h = np.maximum(z, 0)
+
+
+@pytest.mark.parametrize("shortcut", [None, "residual", "dense", "highway", "skipinit"])
+def test_gradient_of_nudges_is_that_of_signals(shortcut):
+    """That of the last hidden layer is W^T times the output's, whatever the shortcut."""
+    network, parameters, x = drawn({"shortcut": shortcut})
+    last = f"{network.stacks[-2].name}/nudge"
+    weights = nx.stream(9).normal((BATCH, WIDTHS[-1]), dtype="float64")
+    _, gradient = nx.value_and_gradient(
+        lambda p: nx.ops.sum(network.output(nx, {**parameters, **p}, x) * weights)
+    )({last: np.zeros((1, BATCH, WIDTHS[-2]))})
+    expected = (weights @ parameters[f"{network.stacks[-1].name}/weight"][0])[:, -WIDTHS[-2] :]
+    np.testing.assert_allclose(gradient[last][0], expected, rtol=CLOSE, atol=CLOSE)
+
+
+# --- shortcuts -----------------------------------------------------------------------------------
+
+
+def test_skipinit_begins_as_the_identity():
+    """Every block passes signal and gradient to the bit, whatever its weights."""
+    network = FullyConnected((4,) * 8, shortcut="skipinit", initializer=Normal(0.0, 9.0))
+    parameters = network.initialize(nx, nx.stream(1), dtype="float64")
+    assert parameters["stack0/alpha"].shape == (6, 1)
+    x = nx.stream(2).normal((3, 4), dtype="float64")
+    np.testing.assert_array_equal(
+        network.output(nx, parameters, x), x @ parameters["stack1/weight"][0].T
+    )
+    nudges = {"stack0/nudge": np.zeros((6, 3, 4))}
+    _, gradient = nx.value_and_gradient(
+        lambda p: nx.ops.sum(network.output(nx, {**parameters, **p}, x))
+    )(nudges)
+    np.testing.assert_array_equal(
+        gradient["stack0/nudge"], np.repeat(gradient["stack0/nudge"][-1:], 6, axis=0)
+    )
+
+
+def test_a_highway_begins_nearly_closed():
+    """With gate weights of 0 a layer passes ``1 - sigmoid(-2)`` of its input."""
+    network = FullyConnected((4,) * 4, shortcut="highway", initializer="zeros")
+    parameters = network.initialize(nx, nx.stream(1), dtype="float64")
+    assert parameters["stack0/gate"].shape == (2, 4, 4)
+    assert (parameters["stack0/gate_bias"] == -2).all()
+    _, trace = FullyConnected((4,) * 4, shortcut="highway").forward(
+        nx, {**parameters, "stack1/weight": np.eye(4)[None]}, np.ones((1, 4))
+    )
+    np.testing.assert_allclose(trace["stack1"][0], (1 / (1 + np.exp(-2))) ** 2, rtol=CLOSE)
+
+
+def test_gates_are_drawn_apart_from_weights():
+    network = FullyConnected((6, 6, 6, 6, 2), shortcut="highway", initializer="he_normal")
+    parameters = network.initialize(nx, nx.stream(4))
+    gates, weights = parameters["stack0/gate"], parameters["stack0/weight"]
+    assert not np.isin(gates, weights).any()
+    changed = FullyConnected((5, 6, 6, 2), shortcut="highway").initialize(nx, nx.stream(0))
+    assert "stack0/gate" not in changed  # the width changes
+    assert "stack1/gate" in changed
+    assert "stack2/gate" not in changed
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -293,7 +356,7 @@ def test_gradient_of_offsets_is_that_of_preactivations():
         ({"activation": "tahn"}, "did you mean 'tanh'"),
         ({"normalization": "bacth"}, "did you mean 'batch'"),
         ({"place": "activations"}, "did you mean 'activation'"),
-        ({"shortcut": "skip"}, "residual, dense"),
+        ({"shortcut": "skip"}, "residual, dense, highway, skipinit"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\); received 1.0"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\); received -0.1"),
         ({"dropout": float("nan")}, r"dropout must be in \[0, 1\); received nan"),

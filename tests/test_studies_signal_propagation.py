@@ -6,7 +6,8 @@ import pytest
 from isometry.backends.numpy_backend import NumpyBackend
 from isometry.common import studies
 from isometry.common.errors import InvalidArgument
-from isometry.common.networks.fully_connected import NORMS, SHORTCUTS
+from isometry.common.networks.fully_connected import NORMS
+from isometry.common.studies.signal_propagation import SHORTCUTS
 
 STUDY = "signal-propagation"
 SMALL = {"depth": 8, "width": 64, "networks": 4, "steps": 2, "examples": 16}

@@ -47,6 +47,11 @@ class Stack:
     n_out: int
     hidden: bool
 
+    @property
+    def keeps_width(self) -> bool:
+        """Whether a shortcut can be added to what its hidden layers give out."""
+        return self.hidden and self.n_in == self.n_out
+
 
 def check_widths(widths: object) -> None:
     """Raise unless `widths` are sizes of an input and of at least one layer."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from isometry.common.laws.perceptron import accuracy, cross_entropy
 from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.networks.residual import Residual
 from isometry.common.networks.training import Data, rows
-from isometry.common.optimizers.optimizer import NonFinite, Optimizer
+from isometry.common.optimizers.optimizer import NonFinite, Optimizer, State
 from isometry.common.optimizers.rules import Rule
 from isometry.common.optimizers.schedules import Schedule
 
@@ -23,8 +24,6 @@ Array = Any
 Arrays = Mapping[str, Array]
 Clip = Callable[["Backend", Arrays, Arrays], dict[str, Array]]
 """``clip(nx, parameters, gradients) -> gradients``."""
-
-EVERY = 5  # steps between two looks at the accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +43,9 @@ class Regimen:
         Images per step; steps at most; of the order of the images and of dropout.
     until : float
         Accuracy on the training images at which the training ends; above 1 it never does.
+    look : int
+        Steps between two looks at the accuracy, one before the first and one after the last; 0 for
+        none.
     """
 
     rule: Rule
@@ -54,6 +56,7 @@ class Regimen:
     steps: int = 100
     seed: int = 0
     until: float = 0.9
+    look: int = 5
 
 
 @dataclass
@@ -69,7 +72,7 @@ class Outcome:
     accuracies : list of float
         On the training images, with the batch's statistics and without dropout.
     failed : int, optional
-        The step, counted from 1, whose loss, gradient or result was not finite: the last tried.
+        The step, counted from 1, whose loss or gradient was not finite: the last tried.
     parameters : dict of str to array
         After the last whole step.
     state : int
@@ -92,46 +95,63 @@ class Outcome:
 class Trainer:
     """One network on one set of data; loss, gradient and output are compiled once for all trials.
 
+    Rules and clips see each layer's own arrays, ``stackK/i/name`` for layer i of a stack: what goes
+    by a layer's norm means a layer.
+
     Parameters
     ----------
     nx : Backend
-    network : FullyConnected
+    network : FullyConnected or Residual
     data : Data
     """
 
-    def __init__(self, nx: Backend, network: FullyConnected, data: Data) -> None:
+    def __init__(self, nx: Backend, network: FullyConnected | Residual, data: Data) -> None:
         self.nx, self.network, self.data = nx, network, data
         self._optimizers: dict[Rule, Optimizer] = {}
         self._x = nx.asarray(data.x[: data.trained])
         self._labels = data.labels[: data.trained].argmax(axis=1)
 
-        def loss(p: Arrays, x: Array, targets: Array, masks: Arrays) -> Array:
-            return cross_entropy(nx, network.output(nx, p, x, masks), targets)
+        def loss(layers: Arrays, x: Array, targets: Array, masks: Arrays) -> Array:
+            return cross_entropy(nx, network.output(nx, _joined(nx, layers), x, masks), targets)
 
-        self.gradient = nx.value_and_gradient(nx.compile(loss))
-        self.output = nx.compile(lambda p, x: network.output(nx, p, x))
+        self._gradient = nx.value_and_gradient(nx.compile(loss))
+        self._output = nx.compile(lambda layers, x: network.output(nx, _joined(nx, layers), x))
 
     def run(
         self, parameters: Arrays, regimen: Regimen, tell: Callable[[int], None] = lambda _: None
     ) -> Outcome:
         """Train from these parameters on; `tell(step)` is called after each step."""
-        nx, data = self.nx, self.data
+        nx = self.nx
         optimizer = self._optimizers.setdefault(regimen.rule, Optimizer(nx, regimen.rule))
-        state = optimizer.start(parameters)
+        layers = _apart(nx, parameters)
+        state = optimizer.start(layers)
         numbers = sum(math.prod(nx.shape_of(a)) for a in state.arrays.values())
-        outcome = Outcome(dict(parameters), numbers)
+        outcome = Outcome(layers, numbers)
+        self._train(outcome, optimizer, state, regimen, tell)
+        outcome.parameters = _joined(nx, outcome.parameters)
+        return outcome
+
+    def _train(
+        self,
+        outcome: Outcome,
+        optimizer: Optimizer,
+        state: State,
+        regimen: Regimen,
+        tell: Callable[[int], None],
+    ) -> None:
+        nx, data = self.nx, self.data
         streams = nx.stream(regimen.seed)
-        if self._look(outcome, 0) >= regimen.until:
-            return outcome
+        if self._done(outcome, 0, regimen):
+            return
         for step in range(regimen.steps):
             chosen = rows(regimen.seed, regimen.batch, step, data.trained)
             masks = (
                 self.network.masks(nx, streams.child(step), regimen.batch)
-                if self.network.dropout
+                if isinstance(self.network, FullyConnected) and self.network.dropout
                 else {}
             )
             x, targets = nx.asarray(data.x[chosen]), nx.asarray(data.labels[chosen])
-            value, gradient = self.gradient(outcome.parameters, x, targets, masks)
+            value, gradient = self._gradient(outcome.parameters, x, targets, masks)
             outcome.losses.append(float(nx.to_numpy(value)))
             rate = regimen.schedule(step) if regimen.schedule else regimen.rate
             try:
@@ -144,16 +164,36 @@ class Trainer:
                 )
             except NonFinite:
                 outcome.failed = step + 1
-                return outcome
+                return
             tell(step + 1)
-            last = step + 1 == regimen.steps
-            if (last or (step + 1) % EVERY == 0) and self._look(outcome, step + 1) >= regimen.until:
-                return outcome
-        return outcome
+            if self._done(outcome, step + 1, regimen):
+                return
 
-    def _look(self, outcome: Outcome, step: int) -> float:
-        """Take the accuracy; of outputs that are not finite it is that of guessing, 0.1 or so."""
-        share = accuracy(self.nx, self.output(outcome.parameters, self._x), self._labels)
+    def _done(self, outcome: Outcome, step: int, regimen: Regimen) -> bool:
+        """Look at the accuracy where it is time; outputs that are not finite are guesses, 0.1."""
+        if not regimen.look or (step % regimen.look and step != regimen.steps):
+            return False
+        share = accuracy(self.nx, self._output(outcome.parameters, self._x), self._labels)
         outcome.checked.append(step)
         outcome.accuracies.append(share)
-        return share
+        return share >= regimen.until
+
+
+def _apart(nx: Backend, stacked: Arrays) -> dict[str, Array]:
+    """Return the arrays of each layer, ``stackK/i/name``, of the stacks' ``stackK/name``."""
+    found: dict[str, Array] = {}
+    with nx.scope():
+        for path, a in stacked.items():
+            stack, name = path.split("/")
+            found |= {f"{stack}/{i}/{name}": a[i] for i in range(nx.shape_of(a)[0])}
+    return found
+
+
+def _joined(nx: Backend, layers: Arrays) -> dict[str, Array]:
+    """Return the stacks that `_apart` took apart; compilers do not keep the order of paths."""
+    found: dict[str, list[Array]] = {}
+    with nx.scope():
+        for path in sorted(layers, key=lambda path: int(path.split("/")[1])):
+            stack, _, name = path.split("/")
+            found.setdefault(f"{stack}/{name}", []).append(layers[path])
+        return {path: nx.ops.stack(rows) for path, rows in found.items()}

@@ -45,7 +45,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "batch-norm",
         "input-scaling",
     ),
-    "remedies": ("divergence", "momentum-paths"),
+    "remedies": (
+        "divergence",
+        "fix-after-the-fact",
+        "large-batch",
+        "momentum-paths",
+        "saturation",
+        "warm-up",
+        "newton-and-saddles",
+    ),
 }
 """The chapter of Dive into Deep Learning, 5.4; what depth does to a signal, beyond it; remedies."""
 

@@ -32,7 +32,7 @@ from isometry.common.laws.formats import FORMATS
 from isometry.common.laws.initializers import INITIALIZERS, Orthogonal
 from isometry.common.laws.mean_field import ACTIVATIONS as REFERENCES
 from isometry.common.networks.activations import ACTIVATIONS
-from isometry.common.networks.fully_connected import NORMS, PLACES, SHORTCUTS, FullyConnected
+from isometry.common.networks.fully_connected import NORMS, PLACES, FullyConnected
 from isometry.common.networks.passes import Pass, Runner
 from isometry.common.results import Check, Quantity
 from isometry.common.statistics.rounding import gamma
@@ -42,13 +42,14 @@ from isometry.common.studies import Findings, Tell
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
 
-__all__ = ["EDGES", "run"]
+__all__ = ["EDGES", "SHORTCUTS", "run"]
 
 Array = Any
 
 FALSE_ALARM = 1e-9
 CLASSES = 10
 EDGES = np.linspace(-4, 4, 42)  # of the histograms, in root mean squares of the layer
+SHORTCUTS = ("residual", "dense")
 SATURATED = 0.05
 CHERNOFF = "Chernoff's bound (isometry.common.laws.propagation)"
 

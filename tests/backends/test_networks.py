@@ -22,6 +22,7 @@ from isometry.common.networks.convolutional import Convolutional
 from isometry.common.networks.fully_connected import FullyConnected
 from isometry.common.networks.message_passing import MessagePassing, symmetric_adjacency
 from isometry.common.networks.recurrent import CELLS, Recurrent
+from isometry.common.networks.residual import REMEDIES, Residual
 
 CLOSE = 1e-12  # of values about 1: some hundred roundings of 1.1e-16, there and back
 DIFFERENCE = 1e-7  # curvature.STEP (1 + ||w||) is about 5e-5; squared, over 6, times 100
@@ -38,6 +39,7 @@ FAMILIES: dict[str, tuple[Any, tuple[int, ...]]] = {  # the network, and the sha
     "autoencoder": (TiedAutoencoder((4, 4, 4, 4), bias=BIAS), (3, 4)),
     "autoencoder,relu": (TiedAutoencoder((3, 6), "relu"), (4, 3)),
     "fully connected": (FullyConnected((4, 4, 4, 2), shortcut="residual"), (5, 4)),
+    **{f"residual,{remedy}": (Residual((4, 5, 3), 3, remedy), (6, 4)) for remedy in REMEDIES},
 }
 ONE_EACH = [
     "recurrent,lstm",

@@ -25,10 +25,13 @@ OPTIONS: list[dict[str, Any]] = [
     {"bias": Normal(0.0, 0.3), "normalization": "batch", "place": "preactivation"},
     {"normalization": "layer", "place": "activation", "shortcut": "dense"},
     {"normalization": "rms", "shortcut": "residual", "activation": "sigmoid"},
+    {"shortcut": "highway", "normalization": "layer"},
+    {"shortcut": "skipinit", "activation": "relu"},
 ]
+NAMES = ["dropout", "batch", "dense", "rms", "highway", "skipinit"]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["dropout", "batch", "dense", "rms"])
+@pytest.mark.parametrize("options", OPTIONS, ids=NAMES)
 def test_value_and_gradient_eager_and_compiled(nx: Backend, options: dict[str, Any]) -> None:
     network = FullyConnected(WIDTHS, **options)
     stream = nx.portable_stream(3)
@@ -36,7 +39,11 @@ def test_value_and_gradient_eager_and_compiled(nx: Backend, options: dict[str, A
     arrays |= network.masks(nx, stream, BATCH, dtype="float64") if network.dropout else {}
     for stack in network.stacks:
         shape = (stack.count, BATCH, stack.n_out)
-        arrays[f"{stack.name}/offset"] = stream.normal(shape, std=0.2, dtype="float64")
+        for name in ("offset", "nudge") if stack.hidden else ("offset",):
+            arrays[f"{stack.name}/{name}"] = stream.normal(shape, std=0.2, dtype="float64")
+        if f"{stack.name}/alpha" in arrays:  # begun at 0
+            alpha = stream.normal((stack.count, 1), std=0.5, dtype="float64")
+            arrays[f"{stack.name}/alpha"] = alpha
     x = stream.normal((BATCH, WIDTHS[0]), dtype="float64")
     weights = stream.normal((BATCH, WIDTHS[-1]), dtype="float64")
 

@@ -46,6 +46,15 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "input-scaling": {"examples": 200, "features": 3},
     "divergence": {"momenta": "0.9", "conditions": "5,30", "size": 4, "steps": 40},
     "momentum-paths": {},
+    "fix-after-the-fact": {
+        "depth": 4,
+        "steps": 10,
+        "remedies": "clip by norm,NovoGrad,Adam,initialization",
+    },
+    "saturation": {"depth": 3, "networks": 2, "steps": 0},
+    "newton-and-saddles": {"largest": 2, "starts": 300, "size": 3, "matrices": 2000},
+    "warm-up": {"depths": "4"},
+    "large-batch": {"batches": "32,1536"},
     "ten-thousand-layers": {"depth": 32, "contrasts": "bias", "rungs": 0, "convolutional": 2},
 }
 
