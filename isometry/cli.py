@@ -781,6 +781,56 @@ def recipe(subject: str | None, source: str | None, target: str | None, listed: 
     click.echo(recipes.recipe(source.lower(), target.lower(), subject), nl=False)
 
 
+# --- lesson -------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("topic", metavar="[TOPIC]", required=False)
+@click.option(
+    "--backend",
+    metavar="BACKEND",
+    default="numpy",
+    show_default=True,
+    help="In whose words the code is: numpy, torch, tensorflow, jax or mxnet.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="An executed notebook .ipynb or page .html, or a script .py; by default "
+    "TOPIC-BACKEND.ipynb.",
+)
+def lesson(topic: str | None, backend: str, output: Path | None) -> None:
+    """Make a lesson in a framework's own words: an executed notebook, a page or a script.
+
+    Without a TOPIC the lessons are listed.
+
+    \b
+    Examples:
+      isometry lesson
+      isometry lesson sigmoid --backend jax -o lesson.ipynb
+      isometry lesson xavier --backend torch -o lesson.html
+    """  # noqa: D301
+    from isometry.common import lessons
+    from isometry.common.reports import terminal
+
+    if topic is None:
+        if output is not None:
+            raise click.UsageError("name the TOPIC to write; isometry lesson alone lists them")
+        for name, title in lessons.TOPICS.items():
+            click.echo(f"{name:15} {title}")
+        return
+    if absent := lessons.missing():
+        text = f'a lesson needs {", ".join(absent)}: pip install "isometry[lessons]"'
+        click.echo(f"isometry: {text}", err=True)
+        sys.exit(NOT_RUN)
+    output = output or Path(f"{topic}-{backend}.ipynb")
+    with terminal.Bar() as bar:
+        lessons.write(topic, backend, output, bar.tell)
+    click.echo(f"lesson  {output}")
+
+
 # --- conform ------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ def test_only_isometry_is_installed() -> None:
 
 @pytest.mark.parametrize("folder", MAPPED)
 def test_every_file_ships(folder: str) -> None:
-    kinds = (".py", ".json", ".html", ".css", ".js", ".jinja", ".npz")
+    kinds = (".py", ".json", ".html", ".css", ".js", ".jinja", ".md", ".npz")
     here = {
         f"isometry/{MAPPED[folder]}/{path.relative_to(ROOT / folder).as_posix()}"
         for path in (ROOT / folder).rglob("*")
