@@ -64,6 +64,11 @@ def largest(count: float) -> Budget:
     return lambda right: np.full(right.shape, count * U * np.abs(right).max())
 
 
+def spectra(count: float) -> Budget:
+    """Relative to each matrix's largest singular value, which comes first."""
+    return lambda right: count * U * right[..., :1] + np.zeros(right.shape)
+
+
 def log_norms(factors: np.ndarray) -> np.ndarray:
     """Return the budget of ln |A_T ... A_1 v|, for each T.
 
@@ -134,6 +139,28 @@ BUDGETS: dict[str, dict[str, Budget]] = {
         **dict.fromkeys(("running mean", "running variance"), each(30 * 40)),
         "gradient": largest(20 * 40),
         **dict.fromkeys(("layer", "layer, alone"), largest(16)),
+    },
+    # a decomposition of size 4 is right to 30 * 4 eps (LAPACK's own tests), eps = 2 u, in NumPy and
+    # in the other; a share has three of them, a product of matrices (4 * 4) and two of numbers.
+    # Ten layers of 8 terms, forward and back
+    "bounds": {
+        **dict.fromkeys(("A", "B"), spectra(2 * 240)),
+        "AB": lambda right: np.full(right.shape, 2 * (3 * 240 + 16 + 2) * U),
+        **{
+            f"{net}: {what}": largest(2 * 10 * 8)
+            for net in ("Gaussian", "orthogonal")
+            for what in ("Jacobians", "gradients")
+        },
+    },
+    # a hundred layers of 32 terms, forward and back; five steps
+    "beyond": {
+        f"{net}: {what}": budget
+        for net in ("Gaussian", "orthogonal")
+        for what, budget in (
+            ("Jacobian", largest(2 * 100 * 32)),
+            ("signal", each(100 * 32)),
+            ("loss", each(5 * 2 * 100 * 32)),
+        )
     },
     # ten layers of 8 terms; twenty steps
     "clipping": {

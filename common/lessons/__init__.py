@@ -38,7 +38,9 @@ TOPICS = {
     "constant": "Where a constant start is harmless: linear and softmax regression",
     "xavier": "Xavier's rule, derived and measured, and what the frameworks do by default",
     "normalization": "Normalization: training against inference, batches and layers",
+    "bounds": "What two matrices tell of their product, and of a gradient",
     "clipping": "When terms diverge: clipping and layerwise rates",
+    "beyond": "Beyond: orthogonal weights, and a hundred layers without shortcuts",
 }
 """Topic -> its title, in the order in which they are taught."""
 
