@@ -407,14 +407,26 @@ class TorchBackend(Backend):
         # function and shape (torch 2.13, 2 cores), against microseconds for what it would save
         return f
 
+    # PyTorch's own take one number
+
     def axpy(self, x: Array, a: Any, y: Array, /) -> Array:
+        if _several(a):
+            return super().axpy(x, a, y)
         return (x.add_ if self.overwrites else x.add)(y, alpha=a)
 
     def addcmul(self, x: Array, a: Any, y: Array, z: Array, /) -> Array:
+        if _several(a):
+            return super().addcmul(x, a, y, z)
         return (x.addcmul_ if self.overwrites else x.addcmul)(y, z, value=a)
 
     def addcdiv(self, x: Array, a: Any, y: Array, z: Array, /) -> Array:
+        if _several(a):
+            return super().addcdiv(x, a, y, z)
         return (x.addcdiv_ if self.overwrites else x.addcdiv)(y, z, value=a)
+
+
+def _several(a: Any) -> bool:
+    return isinstance(a, torch.Tensor) and a.ndim > 0
 
 
 # --- the vocabulary -----------------------------------------------------------------------------

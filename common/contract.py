@@ -751,8 +751,9 @@ class Backend(checks.Checked, abc.ABC):
         return f
 
     # --- updates ------------------------------------------------------------------------------
-    # What optimizers are made of: x, y and z of one shape and dtype, float32 or float64; the number
-    # a is Python's, or an array of shape () and that dtype. Names are those of BLAS and PyTorch.
+    # What optimizers are made of: x, y and z of one shape and dtype, float32 or float64; a is a
+    # number of Python's, or an array of that dtype and a shape that broadcasts to theirs. Names
+    # are those of BLAS and PyTorch.
 
     def donating(self) -> Backend:
         """Return this backend with updates that may overwrite x with their result.

@@ -145,14 +145,17 @@ def test_updates_against_longdouble(nx, full_dtype, name, donating):
     formula, ulp = UPDATES[name]
     x, y, z = (v.astype(full_dtype) for v in (X, Y, Z))
     count = {"scaled": 0, "axpy": 1}.get(name, 2)
-    for a in (-0.375, 3.0, 0.1):
+    array = np.array(-0.3, full_dtype)
+    for a in (-0.375, 3.0, 0.1, array, np.linspace(-1, 1, 4).astype(full_dtype)):
         given = nx.asarray(x)
         others = [nx.asarray(v) for v in (y, z)][:count]
         with nx.scope():
-            found = getattr(nx.donating() if donating else nx, name)(given, a, *others)
+            number = a if isinstance(a, float) else nx.asarray(a)
+            found = getattr(nx.donating() if donating else nx, name)(given, number, *others)
         wide = [v.astype(np.longdouble) for v in (x, y, z)]
-        exact = formula(wide[0], np.longdouble(a), *wide[1:])
-        size = np.abs(wide[0]) + np.abs(formula(0 * wide[0], np.longdouble(a), *wide[1:]))
+        exact = formula(wide[0], np.asarray(a, np.longdouble), *wide[1:])
+        part = formula(0 * wide[0], np.asarray(a, np.longdouble), *wide[1:])
+        size = np.abs(wide[0]) + np.abs(part)
         size = size if name != "scaled" else np.abs(exact)
         assert nx.dtype_of(found) == full_dtype
         # the number may be rounded to the dtype first
