@@ -270,7 +270,7 @@ def run(
 
 
 class _Share:
-    """The clauses that fall to one process, and after a crash to the next, until all are judged."""
+    """A process, and after a crash the next, that takes clauses until all are judged."""
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ import json
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--report", type=Path, metavar="FILE.json", help="record every verdict")
     # for `isometry conform`: events as they happen; one that exists is continued
     group.addoption("--journal", type=Path, help=argparse.SUPPRESS)
-    # and the part of the clauses that this process judges: K/N
+    # and which process of how many this is: K/N
     group.addoption("--share", default="0/1", help=argparse.SUPPRESS)
 
 
@@ -328,6 +329,7 @@ class _Recorder:
         self.config = config
         self.path: Path | None = config.getoption("--report")
         self.journal: Path | None = config.getoption("--journal")
+        self.number, self.shares = map(int, config.getoption("--share").split("/"))
         self.events: list[dict[str, Any]] = []
         self.found: dict[str, dict[str, Any]] = {}
         self.unsupported: set[str] = set()
@@ -360,7 +362,8 @@ class _Recorder:
             ended = {e["end"]: e["found"]["verdict"] for e in self.events if "end" in e}
             lost = {clauses[i] for i in clauses if ended.get(i.nodeid) == "crashed"}
             kept = [i for i in items if i.nodeid not in ended and clauses.get(i) not in lost]
-            self._take_share(items, kept, clauses)
+            _keep(self.config, items, kept)
+            self._order(items, clauses)
             return
         planned = [
             {
@@ -387,20 +390,45 @@ class _Recorder:
             },
         }
         self._tell({"about": about, "planned": planned})
-        self._take_share(items, list(items), clauses)
+        self._order(items, clauses)
 
-    def _take_share(
-        self, items: list[pytest.Item], kept: list[pytest.Item], clauses: dict[pytest.Item, Clause]
-    ) -> None:
-        """Keep neighbours in the specification, as many as any other process has.
+    def _order(self, items: list[pytest.Item], clauses: dict[pytest.Item, Clause]) -> None:
+        """Put neighbours in the specification side by side, and begin far from other processes.
 
-        They are about the same shapes, each of which some frameworks compile once a process.
+        Neighbours are about the same shapes, each of which some frameworks compile once a process.
+        Of two processes one goes up and one goes down, until they meet.
         """
-        mine, shares = map(int, self.config.getoption("--share").split("/"))
         about = {clause.id for clause in clauses.values()}
         names = [name for name in specification.clauses() if name in about]
-        taken = {name: k * shares // len(names) for k, name in enumerate(names)}
-        _keep(self.config, items, [i for i in kept if taken[clauses[i].id] == mine])
+        start = (self.number + self.number % 2) * len(names) // self.shares
+        order = names[start:] + names[:start]
+        if self.number % 2:
+            order.reverse()
+        rank = {name: k for k, name in enumerate(order)}
+        items.sort(key=lambda item: rank[clauses[item].id])
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Judge the clauses that no other process has taken."""
+        if self.journal is None or session.testsfailed:
+            return None  # pytest's own loop
+        mine = (item for item in session.items if self._take(item))
+        for item, following in pairwise(chain(mine, [None])):
+            assert item is not None
+            self.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        return True
+
+    def _take(self, item: pytest.Item) -> bool:
+        """Return whether the item's clause is this process's, which it is if nobody has it yet."""
+        clause = _clause(item)
+        assert self.journal is not None
+        assert clause is not None
+        taken = self.journal.with_name(f"taken-{clause.id}")
+        try:
+            with taken.open("x") as file:
+                file.write(str(self.number))
+        except FileExistsError:  # also by the process that this one goes on for
+            return taken.read_text() == str(self.number)
+        return True
 
     def _undeclared(self, profiles: dict[pytest.Item, str]) -> set[str]:
         """Return the profiles of which the backend supports nothing."""
