@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CASES", "CREATION", "ELEMENTARY", "FACTORIZATIONS", "INEXACT", "INFINITE", "Case"]
+__all__ = [
+    "CASES",
+    "CREATION",
+    "ELEMENTARY",
+    "FACTORIZATIONS",
+    "INEXACT",
+    "INFINITE",
+    "SPECIAL",
+    "Case",
+]
 
 
 @dataclass
@@ -28,9 +37,12 @@ class Case:
 A = np.array([[-2.0, 3.0, 0.0, 5.0], [4.0, -1.0, 3.0, 2.0]])
 B = np.array([[1.0, 3.0, -4.0, 0.0], [2.0, -1.0, 7.0, 2.0]])
 C = np.arange(24.0).reshape(2, 3, 4) - 9
-SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, -1.5])
+# what is judged entry by entry is of one shape, as JAX compiles each word once a shape
+WIDE = np.concatenate([A, B], axis=1)
+SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, -1.5, -1.0, 2.0])
+SPECIAL = np.stack([SPECIAL, SPECIAL[::-1]])
 INFINITE = np.array([[1.0, np.nan], [np.inf, 2.0], [-np.inf, -3.0], [np.inf, -np.inf]])
-P = np.array([0.5, 1.0, 2.0, 3.0, 1e-3, 40.0])
+P = np.resize([0.5, 1.0, 2.0, 3.0, 1e-3, 40.0], WIDE.shape)
 TRUTH = np.array([[True, False, True], [True, True, True]])
 
 
@@ -88,22 +100,27 @@ _CONV_SHAPES = [
     ((2, 2, 5, 4), (3, 2, 3, 2)),
     ((1, 2, 3, 4, 3), (2, 2, 2, 3, 1)),
 ]
+_PAIRS = [
+    (WIDE, WIDE[::-1].copy()),
+    (WIDE[:1], WIDE[:, ::-1].copy()),
+    (SPECIAL, SPECIAL[::-1].copy()),
+]
 # each of the three is alone in having one of the sizes
 _BROADCAST = (np.array([True, False, True])[:, None, None], A[:, :1], B[0])
 
 CASES: dict[str, list[Case]] = {
-    "abs": [Case(np.abs, (v,)) for v in (A, SPECIAL)],
-    "exp": [Case(np.exp, (v,)) for v in (A, P, SPECIAL)],
-    "expm1": [Case(np.expm1, (v,)) for v in (A, P, SPECIAL)],
+    "abs": [Case(np.abs, (v,)) for v in (WIDE, SPECIAL)],
+    "exp": [Case(np.exp, (v,)) for v in (WIDE, P, SPECIAL)],
+    "expm1": [Case(np.expm1, (v,)) for v in (WIDE, P, SPECIAL)],
     "log": [Case(np.log, (v,)) for v in (P, SPECIAL)],
-    "log1p": [Case(np.log1p, (v,)) for v in (P, np.append(SPECIAL, -1.0))],
+    "log1p": [Case(np.log1p, (v,)) for v in (P, SPECIAL)],
     "sqrt": [Case(np.sqrt, (v,)) for v in (P, SPECIAL)],
-    "square": [Case(np.square, (v,)) for v in (A, SPECIAL)],
-    "sign": [Case(np.sign, (v,)) for v in (A, SPECIAL)],
-    "tanh": [Case(np.tanh, (v,)) for v in (A, P, SPECIAL)],
-    "maximum": [Case(np.maximum, v) for v in ((A, B), (A[:1], B), (SPECIAL, SPECIAL[::-1].copy()))],
-    "minimum": [Case(np.minimum, v) for v in ((A, B), (A[:1], B), (SPECIAL, SPECIAL[::-1].copy()))],
-    "clip": [Case(np.clip, (v, -1.0, 2.0)) for v in (A, SPECIAL)],
+    "square": [Case(np.square, (v,)) for v in (WIDE, SPECIAL)],
+    "sign": [Case(np.sign, (v,)) for v in (WIDE, SPECIAL)],
+    "tanh": [Case(np.tanh, (v,)) for v in (WIDE, P, SPECIAL)],
+    "maximum": [Case(np.maximum, v) for v in _PAIRS],
+    "minimum": [Case(np.minimum, v) for v in _PAIRS],
+    "clip": [Case(np.clip, (v, -1.0, 2.0)) for v in (WIDE, SPECIAL)],
     "where": [Case(np.where, v) for v in ((A > 1, A, B), (A > 1, A, B[:1]), _BROADCAST)],
     "isfinite": [Case(np.isfinite, (SPECIAL,))],
     "isnan": [Case(np.isnan, (SPECIAL,))],
@@ -113,7 +130,7 @@ CASES: dict[str, list[Case]] = {
     "max": [*_reductions(np.max), Case(np.max, (INFINITE,), {"axis": 1})],
     "min": [*_reductions(np.min), Case(np.min, (INFINITE,), {"axis": 1})],
     "argmax": [Case(np.argmax, (A,), {"axis": k}) for k in (0, 1, -1)]
-    + [Case(np.argmax, (np.array([[1.0, 5.0, 5.0], [1.0, -1.0, 5.0]]),), {"axis": k})
+    + [Case(np.argmax, (np.array([[1.0, 5.0, 5.0, 0.0], [1.0, -1.0, 5.0, 5.0]]),), {"axis": k})
        for k in (0, 1)],
     "all": [Case(np.all, (TRUTH,), k) for k in ({}, {"axis": 0}, {"axis": 1}, {"axis": (0, 1)})],
     "any": [Case(np.any, (~TRUTH,), k) for k in ({}, {"axis": 0}, {"axis": 1}, {"axis": (0, 1)})],
@@ -152,12 +169,12 @@ CASES: dict[str, list[Case]] = {
     "ones": [Case(np.ones, (s,)) for s in ((2, 3), ())],
     "full": [Case(np.full, ((2, 3), v)) for v in (0.1, -3.0)],
     "eye": [Case(np.eye, v) for v in ((3, 3), (2, 4), (4, 2))],
-    "arange": [Case(np.arange, v) for v in ((0.0, 5.0, 1.0), (3.0, -1.0, -2.0),
-                                            (1 + 2**-40, 4.0, 1.0), (0.5, 3.0, 0.5))],
-    "zeros_like": [Case(np.zeros_like, (v,)) for v in (A, SPECIAL)],
-    "ones_like": [Case(np.ones_like, (v,)) for v in (A, SPECIAL)],
+    "arange": [Case(np.arange, v) for v in ((0.0, 5.0, 1.0), (3.0, -7.0, -2.0),
+                                            (1 + 2**-40, 6.0, 1.0), (0.5, 3.0, 0.5))],
+    "zeros_like": [Case(np.zeros_like, (v,)) for v in (WIDE, SPECIAL)],
+    "ones_like": [Case(np.ones_like, (v,)) for v in (WIDE, SPECIAL)],
     "astype": [Case(lambda x, dtype: x.astype(dtype), (v, t))
-               for v in (A / 3, SPECIAL, TRUTH) for t in ("float16", "float32", "float64")],
+               for v in (WIDE / 3, SPECIAL, TRUTH) for t in ("float16", "float32", "float64")],
     "stop_gradient": [Case(np.copy, (A,))],
     "scan": [
         Case(scan, (_add, A[0], A)),

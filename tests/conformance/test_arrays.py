@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from isometry.common.laws.distributions import Normal
 from isometry.common.laws.formats import FORMATS
 from isometry.conformance import asserts
 from isometry.conformance.examples import EXAMPLES
-from isometry.conformance.shapes import DENSE
+from isometry.conformance.shapes import DENSE, ENTRIES
 
 
 @pytest.mark.clause("arrays.round-trip")
@@ -133,7 +134,7 @@ def _deterministic_calls(
     nx: Backend, dtype: str
 ) -> dict[str, tuple[Callable[..., Any], list[np.ndarray]]]:
     # the shapes of activations.hard-points and chains.order: JAX compiles each call once a shape
-    x = np.linspace(-3, 3, 7)
+    x = np.linspace(-3, 3, math.prod(ENTRIES)).reshape(ENTRIES)
     channels = [np.linspace(1, 2, 6) for _ in range(4)]
     calls: dict[str, tuple[Callable[..., Any], list[np.ndarray]]] = {
         name: (getattr(nx, name), [x])

@@ -20,11 +20,13 @@ from isometry.common.laws.normalization import normalization_bound
 from isometry.common.statistics import rounding
 from isometry.common.statistics.tolerances import ACTIVATION_ULP, AGREEMENT_ULP, TANH_ULP
 from isometry.conformance import asserts
+from isometry.conformance.shapes import ENTRIES, FEW
 
-X = np.linspace(-6, 6, 48).reshape(6, 8)
-
-
-V = np.cos(np.arange(8.0) ** 2)
+X = np.linspace(-6, 6, math.prod(ENTRIES)).reshape(ENTRIES)
+# shapes of normalization.batch and normalization.layer: JAX compiles each call once a shape
+COLUMNS = 2 * np.sin(np.arange(256 * 8.0) ** 2).reshape(256, 8)
+ROWS = COLUMNS.T.copy()
+V, W = np.cos(np.arange(8.0) ** 2), np.cos(np.arange(256.0) ** 2)
 
 
 def _operations(nx) -> dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...]]]:
@@ -43,10 +45,13 @@ def _operations(nx) -> dict[str, tuple[Callable[..., Any], tuple[np.ndarray, ...
         ),
         "batch_norm, training": (
             lambda *a: nx.batch_norm(*a, training=True, momentum=0.3, eps=1e-3),
-            (X, *channels),
+            (COLUMNS, *channels),
         ),
-        "batch_norm, inference": (lambda *a: nx.batch_norm(*a, training=False), (X, *channels)),
-        "layer_norm": (nx.layer_norm, (X, *channels[:2])),
+        "batch_norm, inference": (
+            lambda *a: nx.batch_norm(*a, training=False),
+            (COLUMNS, *channels),
+        ),
+        "layer_norm": (nx.layer_norm, (ROWS, W, W[::-1])),
     }
 
 
@@ -167,10 +172,10 @@ def test_second_call_computes_again(nx, mode, prepare):
 def test_draws_from_a_stream_passed_in(nx, mode, prepare):
     def f(x, stream):
         with nx.scope():
-            x = x + stream.normal((64,))
-        return x, stream.uniform((64,)), stream.truncated_normal((64,))
+            x = x + stream.normal((FEW,))
+        return x, stream.uniform((FEW,)), stream.truncated_normal((FEW,))
 
-    zeros = nx.asarray(np.zeros(64, np.float32))
+    zeros = nx.asarray(np.zeros(FEW, np.float32))
     compiled = prepare(f)
     stream = nx.stream(5)
     first = [nx.to_numpy(y) for y in compiled(zeros, stream)]
@@ -179,8 +184,8 @@ def test_draws_from_a_stream_passed_in(nx, mode, prepare):
     for a, b, c in zip(first, second, again, strict=True):
         asserts.same_bits(a, c)
         assert not np.any(a == b), "the second call repeated values of the first"
-    assert np.unique(np.concatenate(first)).size == 192
-    alone = prepare(lambda stream: (stream.uniform((64,)), stream.normal((64,))))  # no array in
+    assert np.unique(np.concatenate(first)).size == 3 * FEW
+    alone = prepare(lambda stream: (stream.uniform((FEW,)), stream.normal((FEW,))))  # no array in
     for first, again in zip(alone(nx.stream(6)), alone(nx.stream(6)), strict=True):
         asserts.same_bits(nx.to_numpy(first), nx.to_numpy(again))
 

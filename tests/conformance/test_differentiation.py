@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from isometry.common.laws.formats import FORMATS
 from isometry.common.statistics.tolerances import AGREEMENT_ULP
 from isometry.conformance import asserts
 from isometry.conformance.ops_cases import CASES, Case
+from isometry.conformance.shapes import ENTRIES, entries
 
 X = np.array([[1.0, -2.0, 3.0], [0.0, 4.0, -1.0]])
 W = np.array([[2.0, 1.0], [0.0, -1.0], [3.0, 2.0]])
@@ -77,10 +79,10 @@ def test_where_no_derivative_flows(nx, full_dtype):
         stopped = nx.ops.stop_gradient(x) * x
         return nx.ops.sum(stopped + nx.ops.clip(x, -1.5, 1.5))
 
-    x = np.array([-2.0, -1.0, 0.5, 3.0], full_dtype)
+    x = X.astype(full_dtype)
     with nx.scope():
         _, gradient = nx.value_and_gradient(f)(nx.asarray(x))
-    np.testing.assert_array_equal(nx.to_numpy(gradient), x + np.array([0, 1, 1, 0]))
+    np.testing.assert_array_equal(nx.to_numpy(gradient), x + (np.abs(x) < 1.5))
 
 
 @pytest.mark.clause("differentiation.vjp")
@@ -119,7 +121,7 @@ def test_jvp_or_unsupported(nx, full_dtype):
 @pytest.mark.clause("differentiation.jvp-sigmoid")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_jvp_of_an_activation_is_exact_too(nx, full_dtype, activation):
-    x = np.linspace(-30, 30, 61).astype(full_dtype)
+    x = np.linspace(-30, 30, math.prod(ENTRIES)).reshape(ENTRIES).astype(full_dtype)
     options = {"slope": 0.25} if activation == "leaky_relu" else {}
     f = functools.partial(getattr(nx, activation), **options)
     arguments = (f, nx.asarray(x), nx.asarray(np.ones_like(x)))
@@ -163,9 +165,9 @@ def _within_second(observed, activation, x, v):
     asserts.within(observed, second * v, (size + FORMATS[dtype].smallest_normal) * np.abs(v))
 
 
-# 0, where relu bends, is not among them; e**2000 overflows; as many as above, for JAX's sake
-CURVED = np.concatenate([np.linspace(-4, 4, 56), [-1e3, -20.0, 20.0, 100.0, 1e3]])
-DIRECTION = np.cos(np.arange(61.0))
+# 0, where relu bends, is not among them; e**2000 overflows
+CURVED = entries(np.concatenate([np.linspace(-4, 4, 56), [-1e3, -20.0, 20.0, 100.0, 1e3]]))
+DIRECTION = np.cos(np.arange(float(CURVED.size))).reshape(CURVED.shape)
 
 
 @pytest.mark.clause("differentiation.hvp-activations")

@@ -58,7 +58,7 @@ NOTHING = {
     Uniform(0.5, 0.5): DENSE,
     VarianceScaling(0.0, "fan_avg", "uniform"): DENSE,
     Orthogonal(0.0): TALL,
-    DeltaOrthogonal(0.0): (*TALL, 1),
+    DeltaOrthogonal(0.0): (*TALL, 4),
 }
 """Rule -> shape to draw it in."""
 

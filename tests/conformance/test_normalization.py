@@ -21,12 +21,12 @@ EPS = 0.5  # as large as the variance: a derivative that forgets it shows
 IMAGES = (2, 3, 4, 8)
 # (shape, axis of the channels); the last for values alone: the gradients of the others add up
 # over one axis and over several
-BATCH_SHAPES = [((64, 5), 1), (IMAGES, -1), (IMAGES, 1)]
+BATCH_SHAPES = [((256, 8), 1), (IMAGES, -1), (IMAGES, 1)]
 # (shape, first normalized axis); the last for values alone, as the second has several axes on
 # either side
-LAYER_SHAPES = [((5, 64), -1), (IMAGES, -2), ((4, 6), 0), (IMAGES, 1)]
+LAYER_SHAPES = [((8, 256), -1), (IMAGES, -2), ((4, 6), 0), (IMAGES, 1)]
 # (shape, axis of the channels, groups); as many as channels is instance norm
-GROUP_SHAPES = [((3, 6, 4), 1, 2), (IMAGES, -1, 4), ((2, 4, 24), 1, 4)]
+GROUP_SHAPES = [((32, 8, 8), 1, 4), (IMAGES, -1, 2), ((32, 8, 8), 1, 8)]
 
 
 def _batch_arguments(shape, axis, dtype, ratio=1.0):
@@ -79,7 +79,7 @@ def test_conventions_of_running_statistics(
 
 @pytest.mark.clause("normalization.inference-statistics")
 def test_inference_returns_the_statistics_as_given(nx, full_dtype):
-    arguments = _batch_arguments((4, 3), 1, full_dtype)
+    arguments = _batch_arguments(*BATCH_SHAPES[0], full_dtype)
     _, mean, variance = nx.batch_norm(*map(nx.asarray, arguments), training=False)
     asserts.same_bits(nx.to_numpy(mean), arguments[3])
     asserts.same_bits(nx.to_numpy(variance), arguments[4])
@@ -107,16 +107,17 @@ def test_layer_norm_against_the_reference(nx, mode, full_dtype, prepare, shape, 
 
 
 def _far(ratio: float, layer: str) -> np.ndarray:
-    """Return 256 rows of 8, each column (batch norm) or row with a mean of its own near +-ratio."""
-    shape = (256, 1) if layer == "layer_norm" else (1, 8)
-    size = np.linspace(0.75, 1, max(shape))
-    return wave((256, 8), 1) + ratio * ((-1) ** np.arange(size.size) * size).reshape(shape)
+    """Return 8 columns (batch norm) or rows of 256, each with a mean of its own near +-ratio."""
+    means = ratio * (-1) ** np.arange(8) * np.linspace(0.75, 1, 8)
+    columns = wave((256, 8), 1) + means
+    return columns.T.copy() if layer == "layer_norm" else columns
 
 
 @pytest.mark.clause("normalization.conditioning")
 @pytest.mark.parametrize("layer", ["batch_norm", "layer_norm"])
 def test_output_far_from_zero(nx, mode, full_dtype, prepare, layer):
-    one, zero = np.ones(8, full_dtype), np.zeros(8, full_dtype)
+    size = 256 if layer == "layer_norm" else 8
+    one, zero = np.ones(size, full_dtype), np.zeros(size, full_dtype)
     bound = laws.normalization_bound(full_dtype)
     options = {"training": True, "momentum": 0.0}
     f = prepare(nx.layer_norm if layer == "layer_norm" else lambda *a: nx.batch_norm(*a, **options))
@@ -153,8 +154,10 @@ def test_batch_norm_of_many_rows(nx):
 @pytest.mark.clause("normalization.conditioning-gradient")
 @pytest.mark.parametrize("layer", ["batch_norm", "layer_norm"])
 def test_gradients_far_from_zero(nx, mode, full_dtype, prepare, layer):
+    shape = BATCH_SHAPES[0][0] if layer == "batch_norm" else LAYER_SHAPES[0][0]
     scale, shift, dy = (
-        a.astype(full_dtype) for a in (1 + 0.1 * wave((8,), 2), wave((8,), 3), wave((256, 8), 9))
+        a.astype(full_dtype)
+        for a in (1 + 0.1 * wave(shape[1:], 2), wave(shape[1:], 3), wave(shape, 9))
     )
     if layer == "batch_norm":
         axis, others = 0, (shift, scale)
@@ -265,23 +268,22 @@ def test_forward_mode(nx, layer):
 @pytest.mark.clause("normalization.eps")
 @pytest.mark.parametrize("eps", [1e-3, 1.0], ids="{:g}".format)
 def test_variance_from_nothing_to_more_than_eps(nx, full_dtype, eps):
-    """Column k varies by 10**-k around 3; the last does not vary at all."""
-    size = np.array([1.0, 1e-1, 1e-2, 1e-3, 0.0])
-    x = (3 + size * wave((64, 1), 1)).astype(full_dtype)
-    one, zero, three = (np.full(5, v, full_dtype) for v in (1, 0, 3))
+    """Column k varies by 10**-k around 3; the last three do not vary at all."""
+    size = np.array([1.0, 1e-1, 1e-2, 1e-3, 1e-4, 0.0, 0.0, 0.0])
+    x = (3 + size * wave((256, 1), 1)).astype(full_dtype)
+    one, zero, three = (np.full(8, v, full_dtype) for v in (1, 0, 3))
     bound = laws.normalization_bound(full_dtype)
     arrays = (x, one, zero, three, (size**2).astype(full_dtype))
     for training in (True, False):
         options = {"training": training, "eps": eps}
         y, _, _ = nx.batch_norm(*map(nx.asarray, arrays), **options)
         asserts.within(nx.to_numpy(y), laws.batch_norm(*arrays, **options)[0], bound)
-    rows = np.ascontiguousarray(x.T), np.ones(64, full_dtype), np.zeros(64, full_dtype)
+    rows = np.ascontiguousarray(x.T), np.ones(256, full_dtype), np.zeros(256, full_dtype)
     y = nx.layer_norm(*map(nx.asarray, rows), eps=eps)
     asserts.within(nx.to_numpy(y), laws.layer_norm(*rows, eps=eps), bound)
-    gradient = _gradients(
-        nx, lambda *a: nx.layer_norm(*a, eps=eps), rows, wave((5, 64), 9).astype(full_dtype)
-    )
-    expected = laws.layer_norm_backward(wave((5, 64), 9).astype(full_dtype), *rows[:2], eps=eps)
+    dy = wave(rows[0].shape, 9).astype(full_dtype)
+    gradient = _gradients(nx, lambda *a: nx.layer_norm(*a, eps=eps), rows, dy)
+    expected = laws.layer_norm_backward(dy, *rows[:2], eps=eps)
     within_size(gradient[0], expected[0], bound, "dx")
 
 
@@ -461,9 +463,9 @@ def test_forward_mode_of_groups_and_rms(nx, layer):
 def test_single_equal_and_zero_values_give_the_shift(nx, mode, full_dtype, prepare):
     """An instance of one value, channels of equal values, and zeros for the root mean square."""
     values = [2.0, -1.0, 0.5, 1.0], [0.75, 3.0, -4.0, 0.0]
-    scale, shift = (np.array(v, full_dtype) for v in values)
+    scale, shift = (np.array(v * 2, full_dtype) for v in values)
     instance = prepare(lambda *a: nx.instance_norm(*a))
-    for x in (np.full((2, 4, 1), 3.7, full_dtype), np.full((2, 4, 24), -3e5, full_dtype)):
+    for x in (np.full((32, 8, 1), 3.7, full_dtype), np.full((32, 8, 8), -3e5, full_dtype)):
         y = nx.to_numpy(instance(*map(nx.asarray, (x, scale, shift))))
         asserts.within(y, np.broadcast_to(shift[:, None], x.shape), 0)
     dx = _gradients(nx, instance, (x, scale, shift), np.ones_like(x))[0]

@@ -17,8 +17,8 @@ from isometry.conformance import asserts
 from isometry.conformance.waves import wave, within_size
 
 RATIOS = (1.0, 1e3, 1e6)
-# (shape, axis of the outputs): a dense weight, and kernels in both layouts
-WEIGHTS = [((5, 8), 0), ((3, 2, 4, 5), -1)]
+# (shape, axis of the outputs): a dense weight, and a kernel with as many inputs
+WEIGHTS = [((5, 24), 0), ((3, 2, 4, 5), -1)]
 # squares of these overflow, or vanish
 LARGE = {"float32": 2.0**100, "float64": 2.0**900}
 
@@ -180,11 +180,12 @@ def test_spectral_norm_gradient(nx, mode, full_dtype, prepare, shape, axis):
 @pytest.mark.clause("normalization.zero-weight")
 def test_a_weight_of_zeros_stays_zero(nx, mode, full_dtype, prepare):
     """The norm 0 is taken for 1: no NaN in value or gradient, and u is kept for the next time."""
-    zeros, dy = np.zeros((5, 8), full_dtype), wave((5, 8), 9).astype(full_dtype)
+    shape, _ = WEIGHTS[0]
+    zeros, dy = np.zeros(shape, full_dtype), wave(shape, 9).astype(full_dtype)
     two = np.full(5, 2, full_dtype)
     spectral = prepare(lambda *a: nx.spectral_norm(*a, iterations=2))
     w, u, v, sigma = map(nx.to_numpy, spectral(nx.asarray(zeros), nx.asarray(two)))
-    for found, expected in ((w, zeros), (u, two), (v, np.zeros(8)), (sigma, 0)):
+    for found, expected in ((w, zeros), (u, two), (v, np.zeros(24)), (sigma, 0)):
         asserts.within(found, expected, 0)
     dw, _ = _gradients(nx, lambda *a: spectral(*a)[0], (zeros, two), dy)
     asserts.within(nx.to_numpy(dw), dy, 0)

@@ -178,7 +178,7 @@ def test_mutable_says_whether_arrays_change(nx):
 @pytest.mark.clause("optimizers.all-finite")
 def test_one_entry_tells(nx, dtype):
     largest = {"float16": 65504.0, "float64": 1.7e308}.get(dtype, 3e38)
-    for finite in ([1.0, -2.0], [largest] * 3, [largest, -largest], [], 5.0):
+    for finite in ([1.0, -2.0], [largest, largest], [largest, -largest], [], 5.0):
         assert nx.all_finite(nx.asarray(finite, dtype=dtype)) is True
     for bad in (np.inf, -np.inf, np.nan):
         for values in (bad, [0.0, bad], [[largest, 1.0], [bad, largest]], [np.inf, -np.inf]):

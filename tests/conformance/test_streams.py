@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import types
@@ -17,18 +18,23 @@ from isometry.common.portable import PortableStream
 from isometry.common.statistics import verdicts
 from isometry.common.streams import MAX_SEED
 from isometry.conformance import asserts, generators, repeats
+from isometry.conformance.shapes import FEW
 
 KINDS = ("native", "portable")
 DRAWS = ("uniform", "normal", "truncated_normal")
-COUNT = 60_000
+# each draw, law and dtype is compiled by JAX once a shape
+SHAPE = (30, 40, 50)
+COUNT = math.prod(SHAPE)
+MANY = 2**20
 
 
 def _stream(nx, kind, seed):
     return nx.stream(seed) if kind == "native" else nx.portable_stream(seed)
 
 
-def _drawn(nx, stream, draw="normal", dtype="float32", count=COUNT):
-    return nx.to_numpy(getattr(stream, draw)((count,), dtype=dtype))
+def _drawn(nx, stream, draw="normal", dtype="float32", shape=SHAPE):
+    """Return the values of one draw, in order."""
+    return nx.to_numpy(getattr(stream, draw)(shape, dtype=dtype)).ravel()
 
 
 # --- what fixes a stream ------------------------------------------------------------------------
@@ -49,12 +55,12 @@ def test_same_seed_same_bits(nx, dtype, kind, draw):
 @pytest.mark.parametrize("kind", KINDS)
 def test_streams_do_not_disturb_each_other(nx, kind):
     alone = _stream(nx, kind, 1)
-    expected = [_drawn(nx, alone, count=100) for _ in range(2)]
+    expected = [_drawn(nx, alone, shape=(FEW,)) for _ in range(2)]
     stream, other = _stream(nx, kind, 1), _stream(nx, kind, 2)
-    first = _drawn(nx, stream, count=100)
-    _drawn(nx, other, count=33)
+    first = _drawn(nx, stream, shape=(FEW,))
+    _drawn(nx, other, shape=(33,))  # odd: normals made in pairs leave one over
     asserts.same_bits(first, expected[0])
-    asserts.same_bits(_drawn(nx, stream, count=100), expected[1])
+    asserts.same_bits(_drawn(nx, stream, shape=(FEW,)), expected[1])
 
 
 @pytest.mark.clause("streams.children")
@@ -72,15 +78,15 @@ def test_a_second_split_gives_the_next_children(nx, kind):
     at_once, twice = _stream(nx, kind, 4), _stream(nx, kind, 4)
     children = [*twice.split(1), *twice.split(2)]
     for a, b in zip(at_once.split(3), children, strict=True):
-        asserts.same_bits(_drawn(nx, b, count=100), _drawn(nx, a, count=100))
+        asserts.same_bits(_drawn(nx, b, shape=(FEW,)), _drawn(nx, a, shape=(FEW,)))
     (grandchild,) = children[0].split(1)
-    drawn = [_drawn(nx, s, count=100).tobytes() for s in (twice, *children, grandchild)]
+    drawn = [_drawn(nx, s, shape=(FEW,)).tobytes() for s in (twice, *children, grandchild)]
     assert len(set(drawn)) == len(drawn)
 
 
 def _drawn_by_turns(nx, stream, start):
     start.wait()
-    return [_drawn(nx, stream, draw, count=100) for _ in range(10) for draw in DRAWS]
+    return [_drawn(nx, stream, draw, shape=(FEW,)) for _ in range(10) for draw in DRAWS]
 
 
 @pytest.mark.clause("streams.threads")
@@ -118,7 +124,7 @@ def test_other_seeds_children_and_draws_are_independent(nx, full_dtype, kind, se
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("draw", DRAWS)
 def test_draws_are_arrays_of_the_dtype_and_shape(nx, dtype, kind, draw):
-    for shape in ((), (2, 3, 4)):  # other clauses draw rows
+    for shape in ((), SHAPE):  # other clauses draw rows
         x = getattr(_stream(nx, kind, 0), draw)(shape, dtype=dtype)
         assert nx.is_array(x)
         assert nx.shape_of(x) == shape
@@ -129,8 +135,8 @@ def test_draws_are_arrays_of_the_dtype_and_shape(nx, dtype, kind, draw):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("draw", ["normal", "truncated_normal"])
 def test_draws_of_standard_deviation_0_are_the_mean(nx, dtype, kind, draw):
-    x = getattr(_stream(nx, kind, 0), draw)((COUNT,), mean=1.5, std=0.0, dtype=dtype)
-    np.testing.assert_array_equal(nx.to_numpy(x), np.full(COUNT, 1.5))
+    x = getattr(_stream(nx, kind, 0), draw)(SHAPE, mean=1.5, std=0.0, dtype=dtype)
+    np.testing.assert_array_equal(nx.to_numpy(x), np.full(SHAPE, 1.5))
 
 
 # --- the laws -----------------------------------------------------------------------------------
@@ -152,8 +158,8 @@ LAWS = {
 @pytest.mark.parametrize("draw", DRAWS)
 def test_draws_have_their_law(nx, full_dtype, kind, draw, seed, judge):
     law = LAWS[draw]
-    array = law.draw(nx, _stream(nx, kind, seed(11)), (260_000,), dtype=full_dtype)
-    sample = nx.to_numpy(array)
+    array = law.draw(nx, _stream(nx, kind, seed(11)), (MANY,), dtype=full_dtype)
+    sample = nx.to_numpy(array)[:260_000]
     judge(verdicts.mean(sample, law, detects=0.03, dtype=full_dtype))
     judge(verdicts.spread(sample, law, detects=0.02, dtype=full_dtype))
     judge(verdicts.distribution(sample, law.cdf, detects=0.015, dtype=full_dtype))
@@ -208,7 +214,7 @@ def test_values_of_one_draw_are_independent(nx, draw, seed, judge):
 def test_draws_have_as_many_values_as_their_dtype_leaves(nx, dtype, draw, seed, judge):
     stream = nx.stream(seed(15))
     if dtype in SOURCES:
-        sample = _drawn(nx, stream, draw, dtype, 2**20)
+        sample = _drawn(nx, stream, draw, dtype, (MANY,))
         judge(repeats.within(sample, detects=SOURCES[dtype], dtype=dtype))
     else:
         sample, few = _drawn(nx, stream, draw, dtype), 2 ** (FORMATS[dtype].precision - 1)
@@ -221,7 +227,7 @@ def test_draws_have_as_many_values_as_their_dtype_leaves(nx, dtype, draw, seed, 
 def _every_draw(nx):
     stream = nx.stream(2026)
     (child,) = stream.split(1)
-    drawn = [_drawn(nx, s, draw, count=100) for s in (stream, child) for draw in DRAWS]
+    drawn = [_drawn(nx, s, draw, shape=(FEW,)) for s in (stream, child) for draw in DRAWS]
     return [*drawn, nx.to_numpy(nx.initialize("orthogonal", (6, 4), stream))]
 
 
@@ -313,4 +319,4 @@ def test_portable_draws_are_numpys_bits(nx, full_dtype, draw):
     observed = nx.portable_stream(5)
     for _ in range(2):
         expected = getattr(reference, draw)((1000,), dtype=full_dtype)
-        asserts.same_bits(_drawn(nx, observed, draw, full_dtype, 1000), expected)
+        asserts.same_bits(_drawn(nx, observed, draw, full_dtype, (1000,)), expected)
