@@ -119,20 +119,34 @@ BUDGETS: dict[str, dict[str, Budget]] = {
             for start in (0, 1)
         },
     },
-    "symmetry": {
-        **dict.fromkeys(
-            ("constant", "dropout", "other incoming", "other outgoing"), largest(40 * (256 + 64))
+    "symmetry": dict.fromkeys(
+        (
+            "constant",
+            "batches",
+            "dropout",
+            "other incoming",
+            "other outgoing",
+            "constant, ReLU",
+            "opposite",
+            "opposite, ReLU",
+            "other incoming, ReLU",
         ),
-        **dict.fromkeys(
-            (
-                "recurrent",
-                "recurrent: again",
-                "recurrent, other outgoing",
-                "recurrent, other outgoing: again",
-            ),
-            largest(40 * (256 + 8 * 10)),
+        largest(40 * (256 + 64)),
+    ),
+    # forty steps, whose longest sums are over 64 images and 9 places
+    "symmetries": dict.fromkeys(
+        (
+            *("convolution, mean pool", "convolution, max pool"),
+            *("convolution, other outgoing", "convolution, other kernels"),
+            *("recurrent, identity", "again", "recurrent, rotation", "recurrent, other incoming"),
+            *("autoencoder", "autoencoder, denoising", "autoencoder, other incoming"),
+            *("attention", "attention, a mask for all", "attention, positions"),
+            *("attention, a mask for each head", "attention, other outgoing"),
+            *("graph", "graph, nodes shuffled", "graph, positions", "graph, other incoming"),
+            "maxout",
         ),
-    },
+        largest(40 * 64 * 9),
+    ),
     # sums of 32; x - mean is off by a mean's rounding, up to 20 standard deviations
     "normalization": {
         **dict.fromkeys(("training", "inference", "alone", "two"), largest(20 * 40)),

@@ -107,7 +107,10 @@ def changed(topic, old, new, folder):
     ("topic", "old", "new"),
     [
         ("constant", "np.float32(fast / len", "np.float32(0.99 * fast / len"),
-        ("symmetry", "np.float32(rate) * grad", "np.float32(0.99 * rate) * grad"),
+        ("symmetry", "np.float32(rate) * change", "np.float32(0.99 * rate) * change"),
+        ("symmetries", "np.float32(rate) * found", "np.float32(0.99 * rate) * found"),
+        ("symmetries", "ds @ k,", "ds @ k / 2,"),
+        ("symmetries", "/ 8 * (1 - h**2)", "* (1 - h**2)"),
         ("normalization", "+ new * variance", "+ new * 32 / 31 * variance"),
         ("clipping", "np.linalg.norm(w) / np", "np.abs(w).max() / np"),
         ("bounds", "h = np.tanh(w @ h)", "h = np.tanh(np.float32(0.999) * w @ h)"),

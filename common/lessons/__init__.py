@@ -35,6 +35,7 @@ TOPICS = {
     "sigmoid": "The sigmoid and its gradient: saturation, and what autodiff loses",
     "products": "Products of random matrices: exploding, vanishing, and the exact rate",
     "symmetry": "Breaking symmetry: equal units stay equal",
+    "symmetries": "Equal parts of other layers: channels, states, codes, heads, features",
     "constant": "Where a constant start is harmless: linear and softmax regression",
     "xavier": "Xavier's rule, derived and measured, and what the frameworks do by default",
     "normalization": "Normalization: training against inference, batches and layers",
