@@ -608,6 +608,85 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
     return NOT_RUN if lost else AS_PROMISED
 
 
+# --- page ---------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("files", metavar="[FILE.json]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--backends",
+    "chosen",
+    metavar="A,B",
+    callback=_listed,
+    help="Which must run; without it all that are installed.",
+)
+@_seed
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="For each study on each backend.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE.html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("isometry.html"),
+    show_default=True,
+    help="The page to write.",
+)
+def page(
+    files: tuple[Path, ...],
+    chosen: tuple[str, ...],
+    seed: int,
+    timeout: float,
+    output: Path,
+) -> None:
+    """Make one interactive page of recorded runs and exact theory: a file without requests.
+
+    The studies default-layers, matrix-chain and layer-by-layer run on every backend installed, each
+    in a process of its own, in two minutes or so; or the page is made from FILEs that `isometry
+    run` or `isometry compare` recorded of them.
+
+    \b
+    Examples:
+      isometry page -o page.html
+      isometry page --backends numpy,torch
+      isometry page isometry-results/results/*/numpy.json
+    """  # noqa: D301
+    import tempfile
+
+    from isometry.common import processes, results
+    from isometry.common.reports import explorer, terminal
+
+    if absent := explorer.missing():
+        text = f'the page needs {", ".join(absent)}: pip install "isometry[page]"'
+        click.echo(f"isometry: {text}", err=True)
+        sys.exit(NOT_RUN)
+    if files and chosen:
+        raise click.UsageError("--backends says where to run studies; FILEs are recorded already")
+    results.check_writable(output.parent)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as folder:
+        if files:
+            found = [_recorded(file) for file in files]
+        else:
+            work = _work(explorer.STUDIES, chosen, {}, {})
+            jobs = min(processes.cores(), len(work))
+            outcomes = _run_all(work, Path(folder), seed, timeout, jobs)
+            found = [results.load(o.path) for o in outcomes if o.path]
+    screen = terminal.console()
+    if outcomes:
+        screen.print(terminal.outcomes(_named(outcomes, found)))
+    explorer.write(_by_study(found), output)
+    screen.print(f"page  {output}", soft_wrap=True)
+    passed = all(result.passed for result in found)
+    sys.exit(_code(outcomes, passed, required=bool(chosen)) if outcomes else FAILED * (not passed))
+
+
 # --- identify -----------------------------------------------------------------------------------
 
 

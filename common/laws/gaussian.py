@@ -17,13 +17,37 @@ import numpy as np
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 
-__all__ = ["Function", "expectation", "pair_expectations"]
+__all__ = ["Function", "cut_normal", "expectation", "pair_expectations"]
 
 Function = Callable[[np.ndarray], np.ndarray]
 
 REACH = 14.0  # standard deviations: what lies beyond is below 1e-42 of a bounded function
 TOLERANCE = 1e-11  # relative difference of two rules that `expectation` accepts
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+
+
+def cut_normal(cut: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what a cut c does to N(0, 1): mass within, and standard deviations after it.
+
+    ``m = 2 Phi(c) - 1`` lies within [-c, c]; truncated there the variance is ``1 - 2 c phi(c) / m``
+    (Johnson, Kotz and Balakrishnan 1994, section 10.1), clamped there ``m - 2 c phi(c) + c**2
+    (1 - m)``. Relative error at most 1e-12 for c of 0.1 or more.
+
+    Parameters
+    ----------
+    cut : array
+        c, above 0.
+
+    Returns
+    -------
+    mass, truncated, clamped : array
+    """
+    from scipy.special import ndtr
+
+    c = np.asarray(cut, dtype=np.float64)
+    mass = 2 * ndtr(c) - 1
+    second = mass - c * np.exp(-np.square(c) / 2) * math.sqrt(2 / math.pi)  # of what lies within
+    return mass, np.sqrt(second / mass), np.sqrt(second + np.square(c) * (1 - mass))
 
 
 def expectation(f: Function, q: float, *, kinks: tuple[float, ...] = (0.0,)) -> float:

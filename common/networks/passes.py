@@ -19,6 +19,7 @@ from isometry.common.laws import perceptron
 from isometry.common.laws.formats import FORMATS
 from isometry.common.laws.mean_field import ACTIVATIONS
 from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.networks.stacks import Stack
 from isometry.common.optimizers.rules import SGD
 from isometry.common.statistics.tolerances import TANH_ULP
 
@@ -59,18 +60,15 @@ class Runner:
 
     def __init__(self, nx: Backend, network: FullyConnected, x: Array, dtype: str) -> None:
         self.nx, self.network, self.x, self.dtype = nx, network, x, dtype
-        examples = nx.shape_of(x)[0]
-        self.offsets = {
-            f"{s.name}/offset": nx.ops.zeros((s.count, examples, s.n_out), dtype=dtype)
-            for s in network.stacks
-        }
+        self.offsets = self._zeros("offset", network.stacks)
+        self.nudges = self._zeros("nudge", [s for s in network.stacks if s.hidden])
 
         def forward(parameters: Any, x: Array) -> tuple[Array, ...]:
             _, trace = network.forward(nx, parameters, x)
             return tuple(trace[s.name] for s in network.stacks)
 
-        def functional(parameters: Any, x: Array, v: Array) -> Array:
-            return nx.ops.sum(network.output(nx, parameters, x) * v)
+        def functional(moved: Any, fixed: Any, x: Array, v: Array) -> Array:
+            return nx.ops.sum(network.output(nx, {**fixed, **moved}, x) * v)
 
         def loss(parameters: Any, x: Array, targets: Array) -> Array:
             return perceptron.cross_entropy(nx, network.output(nx, parameters, x), targets)
@@ -78,6 +76,13 @@ class Runner:
         self.forward = nx.compile(forward)
         self.functional = nx.value_and_gradient(nx.compile(functional))
         self.loss = nx.value_and_gradient(nx.compile(loss))
+
+    def _zeros(self, name: str, stacks: Sequence[Stack]) -> dict[str, Array]:
+        examples = self.nx.shape_of(self.x)[0]
+        return {
+            f"{s.name}/{name}": self.nx.ops.zeros((s.count, examples, s.n_out), dtype=self.dtype)
+            for s in stacks
+        }
 
     def propagate(self, parameters: dict[str, Array], stream: Stream) -> Pass:
         """Run forward, and backward from a functional of the output with entries v ~ N(0, 1).
@@ -87,11 +92,9 @@ class Runner:
         InvalidArgument
             If a layer overflows: it says which, and the dtype.
         """
-        preactivations = self._layers(self.forward(parameters, self.x))
-        self._refuse_overflow(preactivations, "preactivations")
-        shape = (self.nx.shape_of(self.x)[0], self.network.widths[-1])
-        v = stream.normal(shape, dtype=self.dtype)
-        _, gradient = self.functional({**parameters, **self.offsets}, self.x, v)
+        preactivations = self.preactivations(parameters)
+        v = self._functional(stream)
+        _, gradient = self.functional({**parameters, **self.offsets}, {}, self.x, v)
         gradients, moved, weights = (
             self._layers([source[f"{s.name}/{name}"] for s in self.network.stacks])
             for source, name in (
@@ -108,6 +111,28 @@ class Runner:
         if self.network.bias is not None:
             biases = self._layers([parameters[f"{s.name}/bias"] for s in self.network.stacks])
         return Pass(weights, biases, h, inner, errors, preactivations, gradients, moved)
+
+    def preactivations(self, parameters: dict[str, Array]) -> list[np.ndarray]:
+        """Return z_1 .. z_L (examples, n_l). Raises as `propagate`."""
+        found = self._layers(self.forward(parameters, self.x))
+        self._refuse_overflow(found, "preactivations")
+        return found
+
+    def gradients(
+        self, parameters: dict[str, Array], stream: Stream, extras: dict[str, Array]
+    ) -> list[np.ndarray]:
+        """Return the gradients in `offsets`, z_1 .. z_L, or in `nudges`, h_1 .. h_{L-1}.
+
+        They are those of the functional of `propagate`; the weights' are not computed.
+        """
+        _, gradient = self.functional(extras, parameters, self.x, self._functional(stream))
+        found = self._layers([gradient[path] for path in extras])
+        self._refuse_overflow(found, "gradients")
+        return found
+
+    def _functional(self, stream: Stream) -> Array:
+        shape = (self.nx.shape_of(self.x)[0], self.network.widths[-1])
+        return stream.normal(shape, dtype=self.dtype)
 
     def train(
         self, parameters: dict[str, Array], targets: Array, steps: int, rate: float

@@ -26,6 +26,7 @@ __all__ = [
     "proportion",
     "proportion_p",
     "required",
+    "sub_gaussian_square",
 ]
 
 Limits = tuple[float, float]
@@ -119,6 +120,20 @@ def moment_p(law: Distribution, power: int, count: int, average: float, slack: f
             return _two_sided(float(norm.cdf(low * root)), float(norm.sf(high * root)))
         return _two_sided(float(chi2.cdf(low * count, count)), float(chi2.sf(high * count, count)))
     return bernstein_p(*_summand(law, power), count, abs(average - (power - 1)) - slack)
+
+
+def sub_gaussian_square(count: int, rate: float) -> Limits:
+    """Return limits of the mean of n squares of variables of variance 1, strictly sub-Gaussian.
+
+    That is ``E exp(t x) <= exp(t**2 / 2)`` for every t, as of a normal law, and of a uniform or a
+    truncated normal one on an interval about 0: tilted by exp(t x) they have their largest variance
+    at t = 0. So have sums of them. Then ``E exp(t x**2) <= (1 - 2 t)**(-1/2)`` as for chi-square,
+    whence the upper limit ``1 + 2 sqrt(u) + 2 u`` (Laurent and Massart 2000, lemma 1), and ``E x**4
+    <= 3``, whence ``E exp(-t x**2) <= exp(-t + 3 t**2 / 2)`` and the lower limit ``1 - sqrt(6 u)``;
+    u = ln(2 / rate) / n. They hold, too, for squares of which each, given those before it, is so.
+    """
+    u = math.log(2 / rate) / count
+    return 1 - math.sqrt(6 * u), 1 + 2 * math.sqrt(u) + 2 * u
 
 
 def _summand(law: Distribution, power: int) -> Limits:

@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "chapter": ("sigmoid-gradient", "matrix-chain", "xavier", "symmetry", "normalization"),
     "depth": (
         "signal-propagation",
+        "default-layers",
         "edge-of-chaos",
         "dynamical-isometry",
         "ten-thousand-layers",
@@ -46,6 +47,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "input-scaling",
     ),
     "remedies": (
+        "layer-by-layer",
         "divergence",
         "fix-after-the-fact",
         "large-batch",

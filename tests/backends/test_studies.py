@@ -15,6 +15,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "symmetry": {"steps": 30},
     "normalization": {"steps": 20},
     "signal-propagation": {"depth": 6, "width": 64, "networks": 2, "steps": 1, "examples": 16},
+    "default-layers": {"activations": "relu", "widths": "32", "depths": "3,5", "networks": 1},
     "edge-of-chaos": {"depth": 16, "width": 128, "networks": 2, "grid": 4},
     "dynamical-isometry": {"depth": 4, "width": 64, "networks": 12, "convolutions": 10},
     "coordinate-check": {"widths": "128,512", "seeds": 6, "steps": 1},
@@ -44,6 +45,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
         "steps": 20,
     },
     "input-scaling": {"examples": 200, "features": 3},
+    "layer-by-layer": {"depth": 5, "networks": 2, "examples": 8},
     "divergence": {"momenta": "0.9", "conditions": "5,30", "size": 4, "steps": 40},
     "momentum-paths": {},
     "fix-after-the-fact": {
