@@ -235,7 +235,9 @@ def test_usage(arguments, said, tmp_path, monkeypatch):
 def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(lessons, "FRAMEWORKS", (*lessons.FRAMEWORKS, "no_framework"))
     with pytest.raises(BackendNotInstalled, match=r"isometry\[no_framework\]"):
-        lessons.write("sigmoid", "no_framework", tmp_path / "lesson.py", silent)
+        lessons.write("sigmoid", "no_framework", tmp_path / "lesson.ipynb", silent)
+    assert not list(tmp_path.iterdir())
+    lessons.write("sigmoid", "no_framework", tmp_path / "lesson.py", silent)  # runs nothing
     monkeypatch.setattr(lessons, "NEEDS", ("no_package",))
     result = call("sigmoid", "-o", tmp_path / "lesson.py")
     assert result.exit_code == 3

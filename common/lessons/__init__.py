@@ -85,18 +85,18 @@ def write(topic: str, framework: str, output: Path, tell: Tell) -> None:
     InvalidArgument
         If a name is unknown, or the file cannot be written.
     BackendNotInstalled
-        If the framework is not installed.
+        If the framework is not installed, and the lesson is to be run.
     RuntimeError
         If a cell of the lesson fails; nothing is written.
     """
     if output.suffix not in KINDS:
         raise InvalidArgument(f"a lesson ends in {', '.join(KINDS)}; received {output.name!r}")
     notebook = build(topic, framework)
-    _installed(framework)
     results.check_writable(output.parent)
     if output.suffix == ".py":
         text = script(notebook)
     else:
+        _installed(framework)
         run(notebook, tell)
         text = _page(notebook) if output.suffix == ".html" else _json(notebook)
     results.write_atomically(output, text.encode())
