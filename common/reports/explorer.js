@@ -47,6 +47,7 @@ const asked = {}; // id -> the newest question
 async function draw(id, label, spec) {
   const box = by(id);
   box.setAttribute("aria-label", label);
+  box.dataset.ready = "false";
   asked[id] = spec;
   if (drawn[id]) return;
   drawn[id] = true;

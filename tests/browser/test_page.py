@@ -91,8 +91,7 @@ def opened(browser, file):
 def settle(page):
     """Wait until no chart is being drawn."""
     for chart in CHARTS:
-        page.wait_for_selector(f"#{chart}[data-ready] svg")
-    page.wait_for_timeout(150)
+        page.wait_for_selector(f"#{chart}[data-ready=true] svg")
 
 
 def pictures(page):
@@ -138,7 +137,7 @@ def test_every_choice_changes_what_is_told_and_drawn(opened, group, values):
     seen, drawn = set(), set()
     page.focus(f"#{group} input:checked")
     for _ in values:
-        settle(page)
+        settle(page)  # the key press has been answered: what it asked for is being drawn, or is
         seen.add(told(page, group.partition("-")[0]))
         drawn.add(json.dumps(pictures(page)))
         page.keyboard.press("ArrowDown")
