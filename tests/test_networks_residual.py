@@ -130,3 +130,12 @@ def test_with_fixup_every_block_is_the_identity_at_first():
 def test_refuses(arguments, message):
     with pytest.raises(InvalidArgument, match=message):
         Residual(*arguments)
+
+
+def test_extras_are_refused():
+    network, parameters, x = drawn("none")
+    extras = {"blocks/offset": np.ones((BLOCKS, BATCH, WIDTHS[1]))}
+    for run in (network.forward, network.output):
+        with pytest.raises(InvalidArgument, match=r"no extras; received \['blocks/offset'\]"):
+            run(nx, parameters, x, extras)
+        run(nx, parameters, x, {})

@@ -1,6 +1,7 @@
 """Trials: steps are those of the rule on each layer's arrays, and ends are what they say."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ import pytest
 from isometry.backends.numpy_backend import NumpyBackend
 from isometry.common.laws.distributions import Normal
 from isometry.common.laws.perceptron import cross_entropy
-from isometry.common.networks import trials
 from isometry.common.networks.fully_connected import FullyConnected
 from isometry.common.networks.training import digits_data, rows
 from isometry.common.networks.trials import Regimen, Trainer
@@ -64,15 +64,23 @@ def test_a_rule_goes_by_the_norm_of_each_layer():
             assert way == pytest.approx(0.005 * np.linalg.norm(before), rel=1e-9)
 
 
-def test_layers_are_joined_in_their_order():
-    """Twelve of them, in whatever order a compiler gives them back."""
-    stacked = {"stack0/weight": np.arange(48.0).reshape(12, 2, 2), "stack0/bias": np.arange(12.0)}
-    apart = trials._apart(nx, stacked)
-    assert apart["stack0/11/weight"].tolist() == [[44.0, 45.0], [46.0, 47.0]]
-    joined = trials._joined(nx, dict(sorted(apart.items())))
-    assert joined.keys() == stacked.keys()
-    for path, a in stacked.items():
-        np.testing.assert_array_equal(joined[path], a)
+@pytest.mark.parametrize("name", ["lars", "lamb", "novograd"])
+def test_stacks_move_as_their_layers_do(name):
+    """Three steps of given gradients, one of a layer zero: beside each layer by itself."""
+    alone = optimizer_rule(name)
+    together = replace(alone, stacked=True)
+    start = np.random.default_rng(3).normal(size=(2, 3, 4)) * np.array([1.0, 9.0])[:, None, None]
+    stacked, state = {"w": start}, {}
+    layers, states = [{"w": w} for w in start], [{}, {}]
+    for step, gradient in enumerate(np.random.default_rng(4).normal(size=(3, 2, 3, 4)), 1):
+        gradient[1] *= step != 1
+        with nx.scope():
+            stacked, state = together.advance(nx, stacked, {"w": gradient}, state, step=step)
+            for i, g in enumerate(gradient):
+                layers[i], states[i] = alone.advance(nx, layers[i], {"w": g}, states[i], step=step)
+    np.testing.assert_allclose(stacked["w"], [w["w"] for w in layers], rtol=1e-14)
+    for slot, a in state.items():
+        np.testing.assert_allclose(np.squeeze(a), [own[slot] for own in states], rtol=1e-14)
 
 
 def test_the_schedule_gives_the_rates():

@@ -198,7 +198,9 @@ def test_an_overflow_ends_the_training():
 
     weights = {"w": nx.asarray([[1.0, 0.0], [0.0, 0.0]])}
     with np.errstate(all="ignore"):
-        found = training.train(nx, forward, weights, data, Plan(5, 4, 0.1, 0), lambda _: None)
+        found = training.train(
+            training.Compiled(nx, forward), weights, data, Plan(5, 4, 0.1, 0), lambda _: None
+        )
     assert found.stopped
     assert len(found.losses) == 1
     assert np.array_equal(found.parameters["w"], weights["w"])

@@ -11,12 +11,13 @@ from isometry.common.laws.initializers import initializer
 from isometry.common.laws.orthogonal import Orthogonal
 from isometry.common.networks.convolutional import Convolutional
 from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.networks.gradients import both_passes
 from isometry.common.networks.training import (
     CLASSES,
     PIXELS,
     Checkpoint,
+    Compiled,
     Data,
-    Forward,
     Plan,
     Training,
     digits_data,
@@ -79,7 +80,8 @@ class Bench:
     total: int = 0
     done: int = 0
     written: list[Path] = field(default_factory=list)
-    compiled: dict[Any, Forward] = field(default_factory=dict)
+    compiled: dict[Network, Compiled] = field(default_factory=dict)
+    probes: dict[Network, Callable[..., Any]] = field(default_factory=dict)
 
     def data(self, q: float, shape: tuple[int, ...] = (PIXELS,)) -> Data:
         """Return the digits with images of mean square q."""
@@ -97,13 +99,12 @@ class Bench:
         data = self.data(CHANNELS / layers, (1, SIZE, SIZE))
         return self._train("convolutional", network, layers + 1, data)
 
-    def forward(self, network: Network) -> Forward:
-        """Return the compiled forward pass: one for all initializers."""
-        key = replace(network, initializer="zeros")
-        if key not in self.compiled:
-            nx = self.nx
-            self.compiled[key] = nx.compile(lambda p, x: network.output(nx, p, x))
-        return self.compiled[key]
+    def probe(self, network: FullyConnected) -> Callable[..., Any]:
+        """Return `gradients.both_passes` of preactivations: one for all initializers."""
+        shape = replace(network, initializer="zeros")
+        if shape not in self.probes:
+            self.probes[shape] = both_passes(self.nx, network, "offset")
+        return self.probes[shape]
 
     def _train(self, name: str, network: Network, depth: int, data: Data) -> Training:
         nx, started = self.nx, self.done
@@ -118,8 +119,11 @@ class Bench:
 
         self.tell(started, self.total, what)
         parameters = network.initialize(nx, nx.stream(self.seed))
+        shape = replace(network, initializer="zeros")  # compiled once for all initializers
+        if shape not in self.compiled:
+            self.compiled[shape] = Compiled(nx, lambda p, x: network.output(nx, p, x))
         saved = self.saved(name, depth)
-        training = train(nx, self.forward(network), parameters, data, plan, tell, saved)
+        training = train(self.compiled[shape], parameters, data, plan, tell, saved)
         self.done += self.steps
         return training
 

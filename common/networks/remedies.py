@@ -182,11 +182,16 @@ class Bench:
                 until=TRAINS,
             )
 
-        def harmless(rate: float) -> bool:
-            trial = trainer.run(parameters, replace(regimen(rate), steps=SAFE_STEPS, look=0))
-            return trial.failed is None and unharmed(trial.losses)
-
         outcome = trainer.run(parameters, regimen(remedy.rate))
+
+        def harmless(rate: float) -> bool:
+            trial = outcome  # which began with the steps that its own rate is judged by
+            if rate != remedy.rate or (trial.failed is None and len(trial.losses) < SAFE_STEPS):
+                short = replace(regimen(rate), steps=SAFE_STEPS, look=0)
+                trial = trainer.run(parameters, short)
+            failed = trial.failed is not None and trial.failed <= SAFE_STEPS
+            return not failed and unharmed(trial.losses[:SAFE_STEPS])
+
         return Row(outcome, safe_rate(harmless, remedy.rate), count)
 
 

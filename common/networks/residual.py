@@ -119,7 +119,7 @@ class Residual:
             As `initialize` returns them.
         x : array (batch, n_in)
         extras : mapping of str to array, optional
-            None are known: this net has no dropout.
+            Empty: this net has no dropout, and nothing is added to its layers.
 
         Returns
         -------
@@ -127,8 +127,13 @@ class Residual:
         trace : dict of str to array
             ``signal`` (B, batch, n), the h_0 .. h_{B-1} that enter the blocks; ``hidden``
             (B, batch, n), what each W_2 multiplies.
+
+        Raises
+        ------
+        InvalidArgument
+            If there are extras.
         """
-        output, kept = self._run(nx, parameters, x, keep=True)
+        output, kept = self._run(nx, parameters, x, extras, keep=True)
         n = self.widths[1]
         return output, {"signal": kept[:, :, :n], "hidden": kept[:, :, n:]}
 
@@ -141,11 +146,22 @@ class Residual:
         extras: Mapping[str, Array] | None = None,
     ) -> Array:
         """Return the output of `forward` alone: nothing of the blocks is kept."""
-        return self._run(nx, parameters, x, keep=False)[0]
+        return self._run(nx, parameters, x, extras, keep=False)[0]
 
     def _run(
-        self, nx: Backend, parameters: Mapping[str, Array], x: Array, *, keep: bool
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        extras: Mapping[str, Array] | None,
+        *,
+        keep: bool,
     ) -> tuple[Array, Array]:
+        if extras:
+            raise InvalidArgument(
+                f"a residual net takes no extras; received {sorted(extras)}; pass none, or use "
+                'FullyConnected(shortcut="residual"), which takes masks, offsets and nudges'
+            )
         ops = nx.ops
         with nx.scope():
             turned = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import numpy as np
 from isometry.common.digits import digits
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.perceptron import cross_entropy
+from isometry.common.networks.gradients import compiled_gradient, placed
 from isometry.common.results import write_atomically
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __all__ = [
     "PIXELS",
     "TRAINED",
     "Checkpoint",
+    "Compiled",
     "Data",
     "Plan",
     "Training",
@@ -37,7 +40,7 @@ __all__ = [
 
 Array = Any
 Forward = Callable[[Mapping[str, Array], Array], Array]
-"""``forward(parameters, x) -> logits``, compiled where the backend compiles."""
+"""``forward(parameters, x) -> logits``."""
 
 CLASSES, PIXELS = 10, 64
 TRAINED = 1536  # of 1797 images; the others are for the test
@@ -73,8 +76,12 @@ def rows(seed: int, batch: int, step: int, count: int) -> np.ndarray:
     """
     per_epoch = math.ceil(count / batch)
     epoch, k = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    return np.resize(order, per_epoch * batch)[k * batch : (k + 1) * batch]
+    return np.resize(_order(seed, epoch, count), per_epoch * batch)[k * batch : (k + 1) * batch]
+
+
+@functools.lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 @dataclass(frozen=True)
@@ -185,9 +192,28 @@ class Checkpoint:
         )
 
 
+class Compiled:
+    """What a training computes, compiled once for all that have its shapes.
+
+    Parameters
+    ----------
+    nx : Backend
+    forward : callable
+        ``forward(parameters, x) -> logits``.
+    """
+
+    def __init__(self, nx: Backend, forward: Forward) -> None:
+        def loss(parameters: Mapping[str, Array], x: Array, labels: Array, factor: Array) -> Array:
+            return cross_entropy(nx, forward(parameters, x) * factor, labels)
+
+        self.nx = nx
+        self.forward = nx.compile(forward)
+        self.gradient = compiled_gradient(nx, loss)
+        self.update = nx.compile(_update(nx))
+
+
 def train(
-    nx: Backend,
-    forward: Forward,
+    compiled: Compiled,
     parameters: Mapping[str, Array],
     data: Data,
     plan: Plan,
@@ -198,29 +224,28 @@ def train(
 
     Parameters
     ----------
-    forward : callable
+    compiled : Compiled
     parameters : mapping of str to array
         To begin with.
     tell : callable
         Called after each step.
     """
+    nx = compiled.nx
     training = checkpoint.load(nx) if checkpoint else None
     if training is None:
-        first = forward(parameters, nx.asarray(data.x[: plan.batch]))
+        parameters = placed(nx, parameters)
+        first = compiled.forward(parameters, nx.asarray(data.x[: plan.batch]))
         scale = float(np.sqrt(np.mean(np.square(nx.to_numpy(first).astype(np.float64)))))
         zeros = {name: nx.ops.zeros_like(value) for name, value in parameters.items()}
-        training = Training(dict(parameters), zeros, scale or 1.0)
-    evaluate = nx.value_and_gradient(
-        lambda p, x, labels: cross_entropy(nx, forward(p, x) * (1 / training.scale), labels)
-    )
-    update = nx.compile(_update(nx, sorted(parameters)))
+        training = Training(parameters, zeros, scale or 1.0)
+    factor = nx.asarray([1 / training.scale])
     while len(training.losses) < plan.steps and not training.stopped:
         started = time.perf_counter()
         rate = plan.rate * (1 - len(training.losses) / plan.steps)
         chosen = rows(plan.seed, plan.batch, len(training.losses), data.trained)
         x, labels = nx.asarray(data.x[chosen]), nx.asarray(data.labels[chosen])
-        value, gradient = evaluate(training.parameters, x, labels)
-        norm, *updated = update(
+        value, gradient = compiled.gradient(training.parameters, x, labels, factor)
+        norm, *updated = compiled.update(
             training.parameters, training.velocity, gradient, nx.asarray([rate])
         )
         loss = float(nx.to_numpy(value))
@@ -235,7 +260,7 @@ def train(
         if checkpoint and len(training.losses) % EVERY == 0:
             checkpoint.save(nx, training)
         tell(training)
-    correct = _correct(nx, forward, training.parameters, data, plan.batch)
+    correct = _correct(compiled, training.parameters, data, plan.batch)
     training.accuracy = float(correct[: data.trained].mean())
     training.test_accuracy = float(correct[data.trained :].mean())
     if checkpoint:
@@ -243,8 +268,11 @@ def train(
     return training
 
 
-def _update(nx: Backend, names: Sequence[str]) -> Callable[..., tuple[Array, ...]]:
-    """Return a step's arithmetic: the gradient's norm, then new parameters, then velocities."""
+def _update(nx: Backend) -> Callable[..., tuple[Array, ...]]:
+    """Return a step's arithmetic: the gradient's norm, then new parameters, then velocities.
+
+    Both in alphabetical order: compilers do not keep the order of a dictionary.
+    """
     ops = nx.ops
 
     def update(
@@ -253,6 +281,7 @@ def _update(nx: Backend, names: Sequence[str]) -> Callable[..., tuple[Array, ...
         gradient: Mapping[str, Array],
         rate: Array,
     ) -> tuple[Array, ...]:
+        names = sorted(parameters)
         squares = [ops.sum(ops.square(gradient[name])) for name in names]
         norm = ops.sqrt(ops.sum(ops.stack(squares)))
         faster = [MOMENTUM * velocity[name] + gradient[name] / norm for name in names]
@@ -263,13 +292,14 @@ def _update(nx: Backend, names: Sequence[str]) -> Callable[..., tuple[Array, ...
 
 
 def _correct(
-    nx: Backend, forward: Forward, parameters: Mapping[str, Array], data: Data, batch: int
+    compiled: Compiled, parameters: Mapping[str, Array], data: Data, batch: int
 ) -> np.ndarray:
     """Return whether each image gets its label, in batches of one size: one compilation."""
+    nx = compiled.nx
     count = len(data.x)
     found = []
     for start in range(0, count, batch):
         chosen = np.arange(start, start + batch) % count
-        logits = nx.to_numpy(forward(parameters, nx.asarray(data.x[chosen])))
+        logits = nx.to_numpy(compiled.forward(parameters, nx.asarray(data.x[chosen])))
         found.append(logits.argmax(axis=1) == data.labels[chosen].argmax(axis=1))
     return np.concatenate(found)[:count]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from isometry.common.laws.perceptron import accuracy, cross_entropy
 from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.networks.gradients import compiled_gradient, placed
 from isometry.common.networks.residual import Residual
 from isometry.common.networks.training import Data, rows
+from isometry.common.optimizers.layerwise import Layerwise
 from isometry.common.optimizers.optimizer import NonFinite, Optimizer, State
 from isometry.common.optimizers.rules import Rule
 from isometry.common.optimizers.schedules import Schedule
@@ -95,8 +98,8 @@ class Outcome:
 class Trainer:
     """One network on one set of data; loss, gradient and output are compiled once for all trials.
 
-    Rules and clips see each layer's own arrays, ``stackK/i/name`` for layer i of a stack: what goes
-    by a layer's norm means a layer.
+    Rules and clips see the stacks, ``stackK/name`` of (count, ...); a rule that goes by norms takes
+    that of each layer.
 
     Parameters
     ----------
@@ -107,28 +110,25 @@ class Trainer:
 
     def __init__(self, nx: Backend, network: FullyConnected | Residual, data: Data) -> None:
         self.nx, self.network, self.data = nx, network, data
-        self._optimizers: dict[Rule, Optimizer] = {}
         self._x = nx.asarray(data.x[: data.trained])
         self._labels = data.labels[: data.trained].argmax(axis=1)
 
-        def loss(layers: Arrays, x: Array, targets: Array, masks: Arrays) -> Array:
-            return cross_entropy(nx, network.output(nx, _joined(nx, layers), x, masks), targets)
+        def loss(parameters: Arrays, x: Array, targets: Array, masks: Arrays) -> Array:
+            return cross_entropy(nx, network.output(nx, parameters, x, masks), targets)
 
-        self._gradient = nx.value_and_gradient(nx.compile(loss))
-        self._output = nx.compile(lambda layers, x: network.output(nx, _joined(nx, layers), x))
+        self._gradient = compiled_gradient(nx, loss)
+        self._output = nx.compile(lambda parameters, x: network.output(nx, parameters, x))
 
     def run(
         self, parameters: Arrays, regimen: Regimen, tell: Callable[[int], None] = lambda _: None
     ) -> Outcome:
         """Train from these parameters on; `tell(step)` is called after each step."""
-        nx = self.nx
-        optimizer = self._optimizers.setdefault(regimen.rule, Optimizer(nx, regimen.rule))
-        layers = _apart(nx, parameters)
-        state = optimizer.start(layers)
+        nx, optimizer = self.nx, _optimizer(self.nx, regimen.rule)
+        start = placed(nx, parameters)
+        state = optimizer.start(start)
         numbers = sum(math.prod(nx.shape_of(a)) for a in state.arrays.values())
-        outcome = Outcome(layers, numbers)
+        outcome = Outcome(start, numbers)
         self._train(outcome, optimizer, state, regimen, tell)
-        outcome.parameters = _joined(nx, outcome.parameters)
         return outcome
 
     def _train(
@@ -179,21 +179,7 @@ class Trainer:
         return share >= regimen.until
 
 
-def _apart(nx: Backend, stacked: Arrays) -> dict[str, Array]:
-    """Return the arrays of each layer, ``stackK/i/name``, of the stacks' ``stackK/name``."""
-    found: dict[str, Array] = {}
-    with nx.scope():
-        for path, a in stacked.items():
-            stack, name = path.split("/")
-            found |= {f"{stack}/{i}/{name}": a[i] for i in range(nx.shape_of(a)[0])}
-    return found
-
-
-def _joined(nx: Backend, layers: Arrays) -> dict[str, Array]:
-    """Return the stacks that `_apart` took apart; compilers do not keep the order of paths."""
-    found: dict[str, list[Array]] = {}
-    with nx.scope():
-        for path in sorted(layers, key=lambda path: int(path.split("/")[1])):
-            stack, _, name = path.split("/")
-            found.setdefault(f"{stack}/{name}", []).append(layers[path])
-        return {path: nx.ops.stack(rows) for path, rows in found.items()}
+@functools.lru_cache(maxsize=32)
+def _optimizer(nx: Backend, rule: Rule) -> Optimizer:
+    """Return a rule at work on stacks: one for all nets, which often have the same shapes."""
+    return Optimizer(nx, replace(rule, stacked=True) if isinstance(rule, Layerwise) else rule)

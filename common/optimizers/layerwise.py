@@ -12,7 +12,7 @@ from isometry.common.optimizers.rules import Adam, Array, Arrays, Moved, Numbers
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
 
-__all__ = ["LAMB", "LARS", "NovoGrad"]
+__all__ = ["LAMB", "LARS", "Layerwise", "NovoGrad"]
 
 
 def _ratio(nx: Backend, above: Array, below: Array, whole: Array) -> Array:
@@ -22,7 +22,24 @@ def _ratio(nx: Backend, above: Array, below: Array, whole: Array) -> Array:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LARS(Rule):
+class Layerwise(Rule):
+    """What these rules have.
+
+    Attributes
+    ----------
+    stacked : bool
+        Whether each array holds several layers, counted by its first axis, with a norm each.
+    """
+
+    stacked: bool = False
+
+    def norm(self, nx: Backend, x: Array) -> Array:
+        """Return the norm, () in shape, or those of each layer, (count, 1, ..)."""
+        return norm(nx, x, axis=tuple(range(1, len(nx.shape_of(x)))) if self.stacked else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LARS(Layerwise):
     """Layer-wise rates (You, Gitman and Ginsburg 2017, algorithm 1): a step in proportion to ||w||.
 
     ``q = trust ||w|| / (||g|| + d ||w|| + eps)``; ``v <- m v + rate q (g + d w)``; ``w <- w - v``.
@@ -75,8 +92,8 @@ class LARS(Rule):
         return nx.axpy(w, -length, velocity), {"velocity": velocity}
 
     def _trust(self, nx: Backend, w: Array, g: Array, decayed: Array, c: Numbers) -> Array:
-        above = norm(nx, w)
-        below = norm(nx, g if self.denominator == "separate" else decayed)
+        above = self.norm(nx, w)
+        below = self.norm(nx, g if self.denominator == "separate" else decayed)
         whole = below + self.eps
         if self.denominator == "separate":
             whole = whole + self.weight_decay * above
@@ -86,7 +103,7 @@ class LARS(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LAMB(Adam):
+class LAMB(Adam, Layerwise):
     """LAMB (You et al. 2020, algorithm 2): Adam's direction r at the length of the layer.
 
     ``r = m' / (sqrt(v') + eps) + d w``; ``w <- w - rate ||w|| / ||r|| r``, the ratio being 1 where
@@ -108,7 +125,7 @@ class LAMB(Adam):
             direction = direction + self.weight_decay * w
         else:
             w = nx.scaled(w, c["kept"])
-        above, below = norm(nx, w), norm(nx, direction)
+        above, below = self.norm(nx, w), self.norm(nx, direction)
         length = c["rate"] * _ratio(nx, above, below, below)
         return nx.axpy(w, -length, direction), moments
 
@@ -117,7 +134,7 @@ AVERAGING = ("never", "always", "after the first")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NovoGrad(Rule):
+class NovoGrad(Layerwise):
     """NovoGrad (Ginsburg et al. 2019, algorithm 1): one second moment for each layer.
 
     ``v_1 = ||g||**2``, ``v <- b2 v + (1 - b2) ||g||**2``; ``p = g / (sqrt(v) + eps) + d w``;
@@ -149,7 +166,9 @@ class NovoGrad(Rule):
         checks.choice("averaging", self.averaging, AVERAGING)
 
     def start(self, nx: Backend, w: Array, /) -> dict[str, Array]:
-        zero = nx.ops.zeros((), dtype=nx.dtype_of(w))
+        shape = nx.shape_of(w)
+        shape = (shape[0], *[1] * len(shape[1:])) if self.stacked else ()
+        zero = nx.ops.zeros(shape, dtype=nx.dtype_of(w))
         return {"first": nx.ops.zeros_like(w), "second": zero}
 
     def coefficients(self, step: int, rate: float) -> dict[str, float]:
@@ -161,7 +180,7 @@ class NovoGrad(Rule):
         }
 
     def move(self, nx: Backend, path: str, w: Array, g: Array, state: Arrays, c: Numbers) -> Moved:
-        second = c["old"] * state["second"] + c["new"] * nx.ops.square(norm(nx, g))
+        second = c["old"] * state["second"] + c["new"] * nx.ops.square(self.norm(nx, g))
         one = nx.ops.ones_like(second)
         inverse = nx.ops.where(second > 0, 1 / (nx.ops.sqrt(second) + self.eps), one)
         w, push = self.decayed(nx, w, inverse * g, c)

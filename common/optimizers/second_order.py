@@ -6,6 +6,7 @@ Hessian-vector products (`isometry.common.networks.curvature`), L-BFGS by SciPy'
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 from isometry.common.networks import curvature
+from isometry.common.networks.gradients import compiled_gradient
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -39,7 +41,7 @@ def hessian(nx: Backend, loss: Loss, parameters: Arrays, *data: Array) -> np.nda
             f"a whole Hessian is formed for at most {MOST} parameters; received {size}; use "
             "Hessian-vector products, or L-BFGS"
         )
-    apply = curvature.HessianProduct(nx, loss).at(parameters, *data)
+    apply = _derivatives(nx, loss)[1].at(parameters, *data)
     found = np.stack([apply(unit) for unit in np.eye(size)], axis=1)
     return np.asarray((found + found.T) / 2)
 
@@ -56,7 +58,8 @@ def newton_step(
     Parameters
     ----------
     loss : callable
-        ``loss(parameters, *data)``, a scalar array.
+        ``loss(parameters, *data)``, a scalar array. It is compiled once: give the same function at
+        every step, and what changes as data.
     parameters : mapping of str to array
         In float64, at most 2000 entries.
     damping : float
@@ -70,7 +73,7 @@ def newton_step(
     checks.finite("damping", damping, low=0.0)
     H = hessian(nx, loss, parameters, *data)
     with nx.scope():
-        slopes = nx.value_and_gradient(loss)(dict(parameters), *data)[1]
+        slopes = _derivatives(nx, loss)[0](dict(parameters), *data)[1]
         g = curvature.flatten(nx, slopes)
         H = H + damping * np.eye(g.size)
         if not np.isfinite(H).all() or 1 / np.linalg.cond(H) < np.finfo(np.float64).eps:
@@ -127,6 +130,14 @@ def lbfgs(
     )
     with nx.scope():
         return curvature.unflatten(nx, nx.asarray(found.x), shapes), losses
+
+
+@functools.lru_cache(maxsize=16)
+def _derivatives(
+    nx: Backend, loss: Loss
+) -> tuple[Callable[..., tuple[Array, dict[str, Array]]], curvature.HessianProduct]:
+    """Return gradient and Hessian product of a loss: compiled once, however many steps follow."""
+    return compiled_gradient(nx, loss), curvature.HessianProduct(nx, loss)
 
 
 def _float64(nx: Backend, parameters: Arrays) -> None:

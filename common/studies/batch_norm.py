@@ -223,7 +223,7 @@ class _Trainer:
         self.probe = [self.batch(rows) for rows in np.arange(PROBE).reshape(-1, BATCHES[-1])]
 
         def loss(parameters: Any, x: Array, targets: Array) -> Array:
-            return perceptron.cross_entropy(nx, network.forward(nx, parameters, x)[0], targets)
+            return perceptron.cross_entropy(nx, network.output(nx, parameters, x), targets)
 
         def last(parameters: Any, x: Array) -> Array:
             return network.forward(nx, parameters, x)[1][network.stacks[-2].name]

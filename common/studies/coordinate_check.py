@@ -179,7 +179,7 @@ class _Trainer:
             return tuple(trace[stack.name] for stack in network.stacks)
 
         def loss(parameters: Any, x: Array, targets: Array) -> Array:
-            return perceptron.cross_entropy(nx, network.forward(nx, parameters, x)[0], targets)
+            return perceptron.cross_entropy(nx, network.output(nx, parameters, x), targets)
 
         self.forward = nx.compile(forward)
         self.gradient = nx.value_and_gradient(nx.compile(loss))

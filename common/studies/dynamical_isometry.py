@@ -244,7 +244,7 @@ def _pullback(
         "stack1/bias": ops.zeros((1, n), dtype="float64"),
     }
     x = ops.permute_dims(_start(nx, case, 1, n)[0], (1, 0))
-    _, pullback = nx.vjp(lambda x: net.forward(nx, parameters, x)[0], x)
+    _, pullback = nx.vjp(lambda x: net.output(nx, parameters, x), x)
     return nx.to_numpy(pullback(v))
 
 

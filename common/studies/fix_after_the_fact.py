@@ -23,7 +23,8 @@ import numpy as np
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import propagation, shortcuts
-from isometry.common.networks.fully_connected import GATE, FullyConnected
+from isometry.common.networks.fully_connected import GATE
+from isometry.common.networks.gradients import both_passes
 from isometry.common.networks.remedies import REMEDIES, Bench, Options, Row, together
 from isometry.common.networks.training import CLASSES, PIXELS, digits_data
 from isometry.common.results import Check, Quantity
@@ -149,7 +150,7 @@ def _picture(
     for k, kind in enumerate(KINDS):
         options = REMEDIES[kind].options
         tell(k, f"layer by layer: {kind}")
-        measure = _measure(bench.nx, bench.network(1.0, options))
+        measure = both_passes(bench.nx, bench.network(1.0, options), "nudge")
         for net in NETS:
             passes = _passes(bench, net, options, measure)
             z, g = (_rms([p[part] for p in passes]) for part in (0, 1))
@@ -181,34 +182,6 @@ def _theory(kind: str, depth: int, gain: float, mean: float) -> tuple[np.ndarray
 
 Pass = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """z (L - 1, batch, width), gradients in h of the same shape, z_L and v (batch, classes)."""
-
-
-def _measure(
-    nx: Backend, network: FullyConnected
-) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return a function of parameters, x and v: hidden z, gradients of v . z_L in h, and z_L."""
-    hidden = [stack for stack in network.stacks if stack.hidden]
-
-    @nx.compile
-    def forward(nudges: Array, parameters: Arrays, x: Array) -> Array:
-        rows = {s.name: slice(s.first - 1, s.first - 1 + s.count) for s in hidden}
-        extras = {f"{name}/nudge": nudges[at] for name, at in rows.items()}
-        output, trace = network.forward(nx, parameters, x, extras)
-        parts = [output, *(trace[name] for name in rows)]
-        return nx.ops.concat([nx.ops.reshape(part, (-1,)) for part in parts], axis=0)
-
-    def measure(
-        parameters: Arrays, x: Array, v: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        shape = (network.depth - 1, PROBES, PIXELS)
-        cotangent = np.zeros(v.size + math.prod(shape), np.float32)
-        cotangent[: v.size] = v.ravel()
-        y, pullback = nx.vjp(lambda n: forward(n, parameters, x), nx.ops.zeros(shape))
-        gradient = nx.to_numpy(pullback(nx.asarray(cotangent))).astype(np.float64)
-        values = nx.to_numpy(y).astype(np.float64)
-        return values[v.size :].reshape(shape), gradient, values[: v.size].reshape(v.shape)
-
-    return measure
 
 
 def _passes(bench: Bench, net: str, options: Options, measure: Callable[..., Any]) -> list[Pass]:

@@ -340,7 +340,7 @@ def _architecture(nx: Backend, trial: Trial, inputs: int, width: int) -> Archite
     net = trial.network(widths)
 
     def loss(parameters: dict[str, Array], x: Array, y: Array) -> Array:
-        return cross_entropy(nx, net.forward(nx, parameters, x)[0], y)
+        return cross_entropy(nx, net.output(nx, parameters, x), y)
 
     parameters = net.initialize(nx, nx.portable_stream(0), dtype="float64")
     shapes = curvature.shapes_of(nx, parameters)

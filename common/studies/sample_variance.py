@@ -342,7 +342,7 @@ def _norms(nx: Backend, net: FullyConnected, gradients: Parameters) -> np.ndarra
 
 def _loss(nx: Backend, net: FullyConnected) -> Any:
     def loss(parameters: Parameters, x: Array, targets: Array) -> Array:
-        return perceptron.cross_entropy(nx, net.forward(nx, parameters, x)[0], targets)
+        return perceptron.cross_entropy(nx, net.output(nx, parameters, x), targets)
 
     return loss
 

@@ -27,6 +27,7 @@ from isometry.common.laws import saturation as laws
 from isometry.common.laws.distributions import Normal
 from isometry.common.laws.normalization import batch_norm
 from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.networks.gradients import both_passes, placed
 from isometry.common.networks.training import CLASSES, PIXELS, Data, digits_data
 from isometry.common.networks.trials import Outcome, Regimen, Trainer
 from isometry.common.optimizers.presets import optimizer_rule
@@ -270,22 +271,11 @@ class Bench:
         self.x = data.x[: data.trained].astype(np.float64)
         self.targets = data.labels[: data.trained].astype(np.float64)
         self._x = nx.asarray(data.x[: data.trained])
-        self._targets = nx.asarray(data.labels[: data.trained])
-        self._offsets = {"stack0/offset": nx.ops.zeros((network.depth - 1, data.trained, PIXELS))}
-
-        @nx.compile
-        def forward(offsets: Any, parameters: Any, x: Array) -> tuple[Array, Array]:
-            output, trace = network.forward(nx, parameters, x, offsets)
-            return output, trace["stack0"]
-
-        def picked(offsets: Any, parameters: Any, x: Array, targets: Array) -> Array:
-            return nx.ops.sum(forward(offsets, parameters, x)[0] * targets)
-
-        self._forward, self._gradient = forward, nx.value_and_gradient(picked)
+        self._passes = both_passes(nx, network, "offset")
 
     def draw(self, stream: Stream, bias: float) -> dict[str, Array]:
         """Draw the parameters; hidden biases begin at `bias`."""
-        parameters = self.network.initialize(self.nx, stream)
+        parameters = placed(self.nx, self.network.initialize(self.nx, stream))
         with self.nx.scope():
             parameters["stack0/bias"] = parameters["stack0/bias"] + bias
         return parameters
@@ -293,13 +283,9 @@ class Bench:
     def probe(self, parameters: Mapping[str, Array]) -> Probe:
         """Run forward and backward."""
         nx = self.nx
-        p = dict(parameters)
-        with nx.scope():
-            z = nx.to_numpy(self._forward(self._offsets, p, self._x)[1])
-            _, slopes = self._gradient(self._offsets, p, self._x, self._targets)
-            own = {k: nx.to_numpy(a).astype(np.float64) for k, a in p.items()}
-            d = nx.to_numpy(slopes["stack0/offset"])
-        inner = z = z.astype(np.float64)
+        z, d, _ = self._passes(parameters, self._x, self.targets)
+        own = {k: nx.to_numpy(a).astype(np.float64) for k, a in parameters.items()}
+        inner = z
         if self.network.normalization:
             zeros, ones = np.zeros(PIXELS), np.ones(PIXELS)
             inner = np.stack(
@@ -311,7 +297,7 @@ class Bench:
                 ]
             )
         weights, last = own["stack0/weight"], own["stack1/weight"][0]
-        return Probe(z, d.astype(np.float64), weights, last, own["stack0/bias"], inner)
+        return Probe(z, d, weights, last, own["stack0/bias"], inner)
 
     def signals(self, kind: Kind, probe: Probe, images: int | None = None) -> np.ndarray:
         """Return h_0 .. h_depth of the first images, of the reference from the backend's z."""

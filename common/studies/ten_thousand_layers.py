@@ -39,6 +39,7 @@ import numpy as np
 
 from isometry.common import checks
 from isometry.common.laws import chains, mean_field, plain_tanh, propagation
+from isometry.common.networks.gradients import placed
 from isometry.common.networks.plain import CONTRASTS, CRITICAL, Bench, Net
 from isometry.common.networks.training import CLASSES, PIXELS, TRAINED, Training
 from isometry.common.results import Check, Quantity
@@ -230,25 +231,11 @@ def _probe(bench: Bench, net: Net, depth: int) -> tuple[int, np.ndarray, np.ndar
     nx, width = bench.nx, bench.width
     network = net.network(depth, width)
     stack = next(s for s in network.stacks if s.hidden and s.n_in == s.n_out)
-    parameters = network.initialize(nx, nx.stream(bench.seed))
+    parameters = placed(nx, network.initialize(nx, nx.stream(bench.seed)))
     data = bench.data(1.0 if net.unit else 1 / depth)
-    x, labels = nx.asarray(data.x[:PROBES]), nx.asarray(data.labels[:PROBES])
-
-    @nx.compile
-    def forward(offsets: dict[str, Array], parameters: dict[str, Array], x: Array) -> Any:
-        output, trace = network.forward(nx, parameters, x, offsets)
-        return output, trace[stack.name]
-
-    def picked(
-        offsets: dict[str, Array], parameters: dict[str, Array], x: Array, y: Array
-    ) -> Array:
-        return nx.ops.sum(forward(offsets, parameters, x)[0] * y)
-
-    name = f"{stack.name}/offset"
-    offsets = {name: nx.ops.zeros((stack.count, PROBES, width))}
-    z = nx.to_numpy(forward(offsets, parameters, x)[1]).astype(np.float64)
-    _, gradient = nx.value_and_gradient(picked)(offsets, parameters, x, labels)
-    d = nx.to_numpy(gradient[name]).astype(np.float64)
+    x, labels = nx.asarray(data.x[:PROBES]), data.labels[:PROBES]
+    passes = bench.probe(network)(parameters, x, labels)
+    z, d = (a[stack.first - 1 :] for a in passes[:2])
     if net.gaussian:
         start, end = 0, int(REACH * width)
     else:

@@ -33,6 +33,7 @@ from isometry.common.laws import neural_chains, propagation
 from isometry.common.laws.neural_chains import SCALES, ChainLaw, chain_law
 from isometry.common.laws.scaling import VarianceScaling
 from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.networks.gradients import compiled_gradient, whole
 from isometry.common.optimizers.rules import SGD, Adam, Momentum, Rule
 from isometry.common.results import Check, Quantity
 from isometry.common.statistics.bounds import dkw, proportion
@@ -74,6 +75,7 @@ SCALAR: dict[str, Callable[[], neural_chains.Update]] = {
     "rmsprop": partial(neural_chains.adaptive, RATES["rmsprop"], 0.0, SECOND),
 }
 LAWS = "isometry.common.laws.neural_chains"
+ORDERS = ("gradient", "Hessian")
 
 
 def run(
@@ -178,7 +180,7 @@ def _chains(nx: Backend, stream: Stream, lengths: Sequence[int], chains: int) ->
     medians: dict[str, list[tuple[float, float]]] = {}
     found: list[Check] = []
     for depth in lengths:
-        derivatives = _chain_derivatives(nx, z[:depth], u[:depth])
+        derivatives = _chain_derivatives(nx, z, u, depth)
         for k, (name, (kind, std)) in enumerate(_kinds(depth).items()):
             for what, values in derivatives.items():
                 law = chain_law(kind, std, depth - (1 if what == "gradient" else 2))
@@ -195,30 +197,35 @@ def _chains(nx: Backend, stream: Stream, lengths: Sequence[int], chains: int) ->
     return quantities, found
 
 
-def _chain_derivatives(nx: Backend, z: Array, u: Array) -> dict[str, np.ndarray]:
+def _chain_derivatives(nx: Backend, z: Array, u: Array, depth: int) -> dict[str, np.ndarray]:
     """Return ``ln|df/dw_1|`` and ``ln|d2f/dw_1 dw_L|`` of chains of every kind, kind by kind.
 
-    z and u (depth, chains of the kinds that use them) are standard normal and uniform on [-1, 1).
+    z and u (depth or more, chains of the kinds that use them) are standard normal and uniform on
+    [-1, 1).
     """
-    depth, count = nx.shape_of(u)
-    chains = count // 2
+    chains = nx.shape_of(u)[1] // 2
     kinds = _kinds(depth).values()
     normal = np.repeat([std for kind, std in kinds if kind != "uniform"], chains)
     uniform = np.repeat([std * math.sqrt(3) for kind, std in kinds if kind == "uniform"], chains)
-    z, u = z * nx.asarray(normal), u * nx.asarray(uniform)
-    w = nx.ops.concat([z[:, : 2 * chains], u, z[:, 2 * chains :]], axis=1)
-    shift = nx.asarray(np.repeat([float(kind == "residual") for kind, _ in kinds], chains))
+    residual = np.repeat([float(kind == "residual") for kind, _ in kinds], chains)
+    along = np.zeros((depth, residual.size))
+    along[0] = 1.0
 
-    def f(w: Array) -> Array:
-        return nx.ops.sum(_product(nx, w + shift))
+    def derivatives(
+        z: Array, u: Array, normal: Array, uniform: Array, shift: Array, along: Array
+    ) -> tuple[Array, Array]:
+        z, u = z[:depth] * normal, u[:depth] * uniform
+        w = nx.ops.concat([z[:, : 2 * chains], u, z[:, 2 * chains :]], axis=1)
 
-    first = np.zeros((depth, 1))
-    first[0] = 1.0
-    along = nx.ops.broadcast_to(nx.asarray(first), nx.shape_of(w))
-    gradient = nx.to_numpy(nx.value_and_gradient(f)(w)[1])[0]
-    second = nx.to_numpy(_hessian_times(nx, f, w, along))[-1]
+        def f(w: Array) -> Array:
+            return nx.ops.sum(_product(nx, w + shift))
+
+        return nx.value_and_gradient(f)(w)[1][0], _hessian_times(nx, f, w, along)[depth - 1]
+
+    numbers = (nx.asarray(a) for a in (normal, uniform, residual, along))
+    found = (nx.to_numpy(a) for a in whole(nx, derivatives)(z, u, *numbers))
     with np.errstate(divide="ignore"):
-        return {"gradient": np.log(np.abs(gradient)), "Hessian": np.log(np.abs(second))}
+        return {what: np.log(np.abs(a)) for what, a in zip(ORDERS, found, strict=True)}
 
 
 def _product(nx: Backend, factors: Array) -> Array:
@@ -278,8 +285,7 @@ def _nets(nx: Backend, stream: Stream, depths: Sequence[int], nets: int) -> Part
         for depth in depths:
             n = width(depth)
             shape = (2, depth, nets, n, n)
-            W = nx.ops.reshape(z[: math.prod(shape)], shape)
-            squares = _net_derivatives(nx, W)
+            squares = _net_derivatives(nx, z, shape)
             for k, (activation, gain) in enumerate(RULES.items()):
                 name = f"{activation}, {profile}"
                 logs = {what: np.log(both[k][both[k] > 0]) / 2 for what, both in squares.items()}
@@ -302,7 +308,7 @@ def _nets(nx: Backend, stream: Stream, depths: Sequence[int], nets: int) -> Part
     }, found
 
 
-def _net_derivatives(nx: Backend, z: Array) -> dict[str, np.ndarray]:
+def _net_derivatives(nx: Backend, z: Array, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Return squared norms (2, nets): linear nets with Xavier's, then ReLU nets with He's weights.
 
     Each net is ``f = e_1 . W_L phi(.. phi(W_1 e_1))``. "gradient" is that with respect to W_1;
@@ -311,32 +317,39 @@ def _net_derivatives(nx: Backend, z: Array) -> dict[str, np.ndarray]:
 
     Parameters
     ----------
-    z : array (2, depth, nets, n, n)
+    z : array
         Standard normal.
+    shape : tuple of int
+        (2, depth, nets, n, n), of the first of z as the weights take them.
     """
     ops = nx.ops
-    _, depth, nets, n, _ = nx.shape_of(z)
-    W = ops.concat([z[k] * math.sqrt(gain / n) for k, gain in enumerate(RULES.values())], axis=1)
+    _, depth, nets, n, _ = shape
     unit = np.zeros((2 * nets, n, 1))
     unit[:, 0] = 1.0
-    x = nx.asarray(unit)
-    linear = nx.asarray(np.repeat([1.0, 0.0], nets)[:, None, None])
-
-    def layer(h: Array, W: Array) -> tuple[Array, Array]:
-        z = ops.matmul(W, h)
-        h = linear * z + (1 - linear) * nx.relu(z)
-        return h, h
-
-    def f(W: Array) -> Array:
-        h, _ = ops.scan(layer, x, W[: depth - 1])
-        return ops.sum(ops.matmul(W[depth - 1], h)[:, 0])
-
+    linear = np.repeat([1.0, 0.0], nets)[:, None, None]
     along = np.zeros((depth, 2 * nets, n, n))
     along[0, :, 0, 0] = 1.0
-    gradient = nx.to_numpy(nx.value_and_gradient(f)(W)[1])
-    product = nx.to_numpy(_hessian_times(nx, f, W, nx.asarray(along)))
+
+    def derivatives(z: Array, x: Array, linear: Array, along: Array) -> tuple[Array, Array]:
+        z = ops.reshape(z[: math.prod(shape)], shape)
+        stds = [math.sqrt(gain / n) for gain in RULES.values()]
+        W = ops.concat([z[k] * std for k, std in enumerate(stds)], axis=1)
+
+        def layer(h: Array, W: Array) -> tuple[Array, Array]:
+            z = ops.matmul(W, h)
+            h = linear * z + (1 - linear) * nx.relu(z)
+            return h, h
+
+        def f(W: Array) -> Array:
+            h, _ = ops.scan(layer, x, W[: depth - 1])
+            return ops.sum(ops.matmul(W[depth - 1], h)[:, 0])
+
+        return nx.value_and_gradient(f)(W)[1][0], _hessian_times(nx, f, W, along)
+
+    numbers = (nx.asarray(a) for a in (unit, linear, along))
+    gradient, product = (nx.to_numpy(a) for a in whole(nx, derivatives)(z, *numbers))
     norms = {
-        "gradient": np.square(gradient[0]).sum(axis=(1, 2)),
+        "gradient": np.square(gradient).sum(axis=(1, 2)),
         "Hessian": np.square(product[-1, :, 0]).sum(axis=1),
         "product": np.square(product).sum(axis=(0, 2, 3)),
     }
@@ -353,7 +366,7 @@ def _escape(nx: Backend) -> Part:
     found: list[Check] = []
     times = [neural_chains.flow_time(depth, PLATEAU, ESCAPED) for depth in CHAINS_TO_ESCAPE]
     quantities["escape/flow"] = Quantity(np.array(times) / RATES["descent"], "step")
-    gradient = nx.value_and_gradient(nx.compile(_plateau_loss(nx)))
+    gradient = compiled_gradient(nx, _plateau_loss(nx))
     for name, rate in RATES.items():
         steps = _steps(nx, gradient, name)
         quantities[f"escape/{name}"] = Quantity(steps, "step")
@@ -459,7 +472,7 @@ def _remedies(nx: Backend, stream: Stream, depths: Sequence[int], nets: int) -> 
             "batch norm": FullyConnected(widths, "relu", he, normalization="batch"),
         }
         for name, net in families.items():
-            gradient = nx.value_and_gradient(nx.compile(_functional(nx, net)))
+            gradient = compiled_gradient(nx, _functional(nx, net))
             norms = []
             for _ in range(nets):
                 parameters = net.initialize(nx, stream, dtype="float64")
@@ -474,7 +487,7 @@ def _functional(nx: Backend, net: FullyConnected) -> Callable[..., Array]:
     """Return a random linear functional of the net's outputs, averaged over the batch."""
 
     def functional(parameters: dict[str, Array], x: Array, v: Array) -> Array:
-        return nx.ops.sum(net.forward(nx, parameters, x)[0] * v) / BATCH
+        return nx.ops.sum(net.output(nx, parameters, x) * v) / BATCH
 
     return functional
 
