@@ -74,6 +74,7 @@ def write(results: Mapping[str, Sequence[Result]], path: Path) -> None:
     columns = {
         study: dict(zip(distinct(results[study]), results[study], strict=True)) for study in STUDIES
     }
+    vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     data = {
         "libraries": _libraries(columns["default-layers"]),
         "chain": _chain(columns["matrix-chain"]),
@@ -89,9 +90,9 @@ def write(results: Mapping[str, Sequence[Result]], path: Path) -> None:
         summary=_summary([r for row in results.values() for r in row]),
         runs=_runs([r for row in results.values() for r in row]),
         data=data,
-        # in a script's text "</" would end it
+        # in a script's text "</script" would end it
         text=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/"),
-        vega=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script"),
+        vega=vega.replace("</script", "<\\/script"),
         script=(Path(__file__).parent / "explorer.js").read_text(encoding="utf-8"),
     )
 
