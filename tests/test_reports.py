@@ -32,6 +32,7 @@ SMALL = {
     "symmetry": {"steps": 10, "batch": 32},
     "normalization": {"batch": 32, "steps": 5},
     "signal-propagation": {"depth": 6, "width": 64, "networks": 2, "steps": 1, "examples": 16},
+    "default-layers": {"activations": "tanh,relu", "widths": "32", "depths": "5", "networks": 1},
     "edge-of-chaos": {"depth": 16, "width": 128, "networks": 2, "grid": 4},
     "dynamical-isometry": {"depth": 4, "width": 64, "networks": 12, "convolutions": 10},
     "sample-variance": {
@@ -74,6 +75,7 @@ SMALL = {
         "steps": 10,
         "remedies": "clip by norm,NovoGrad,Adam,initialization",
     },
+    "layer-by-layer": {"depth": 5, "networks": 2, "examples": 8},
     "saturation": {"depth": 3, "networks": 2, "steps": 0},
     "newton-and-saddles": {"largest": 2, "starts": 300, "size": 3, "matrices": 2000},
     "warm-up": {"depths": "4"},
@@ -204,6 +206,8 @@ LABELS = {  # figure -> texts that it must show
     "momentum-paths": {"first weight", "second weight", "minimum", "Newton: 1", "heavy ball: 16"},
     "fix-after-the-fact": {"steps to 90 %", "the dying net", "the exploding net", "NovoGrad"},
     "fix-after-the-fact-layers": {"layer", "theory", "rms of z", "batch norm"},
+    "default-layers": {"layer", "preactivations", "their gradient", "gluon, theory", "tanh"},
+    "layer-by-layer": {"layer", "preactivations", "gradient in h", "nothing", "SkipInit"},
     "saturation-gradient": {"layer", "gradient, of the last", "wide nets"},
     "saturation-units": {"layer", "share saturated", "share dead"},
     "saturation-laws": {

@@ -35,7 +35,7 @@ def _panels(figure: Figure, results: Results) -> None:
                     curve = log10(np.sqrt(np.mean(np.square(found), axis=0)))
                     ax.plot(np.arange(1, curve.size + 1), curve, **{**style, "marker": ""}, **look)
             decades(ax)
-        axes[0, column].set_title(name, fontsize=7)
+        axes[0, column].set_title(name, fontsize=8)
         axes[1, column].set_xlabel("layer")
     axes[0, 0].set_ylabel("preactivations")
     axes[1, 0].set_ylabel("gradient in h")
