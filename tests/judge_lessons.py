@@ -147,8 +147,13 @@ BUDGETS: dict[str, dict[str, Budget]] = {
         ),
         largest(40 * 64 * 9),
     ),
-    # sums of 32; x - mean is off by a mean's rounding, up to 20 standard deviations
+    # sums of 32; x - mean is off by a mean's rounding, up to 20 standard deviations; sums of up to
+    # 150 pixels, twice
     "normalization": {
+        **dict.fromkeys(
+            (f"pictures, {name}" for name in ("batch", "layer", "instance", "group", "RMS")),
+            largest(2 * 150),
+        ),
         **dict.fromkeys(("training", "inference", "alone", "two"), largest(20 * 40)),
         **dict.fromkeys(("running mean", "running variance"), each(30 * 40)),
         "gradient": largest(20 * 40),
@@ -182,6 +187,8 @@ BUDGETS: dict[str, dict[str, Budget]] = {
         "norms": each(2 * 10 * 8),
         "clipped": each(20 * 10 * 8),
         "lars": each(20 * 10 * 8),
+        "warm-up": each(5 * 2 * 10 * 8),
+        "shortcuts": each(20 * 10 * 8),
     },
 }
 

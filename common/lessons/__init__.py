@@ -40,7 +40,7 @@ TOPICS = {
     "xavier": "Xavier's rule, derived and measured, and what the frameworks do by default",
     "normalization": "Normalization: training against inference, batches and layers",
     "bounds": "What two matrices tell of their product, and of a gradient",
-    "clipping": "When terms diverge: clipping and layerwise rates",
+    "clipping": "When terms diverge: clipping, layerwise rates, warm-up, shortcuts",
     "beyond": "Beyond: orthogonal weights, and a hundred layers without shortcuts",
 }
 """Topic -> its title, in the order in which they are taught."""
