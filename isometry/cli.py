@@ -119,6 +119,33 @@ _seed = click.option(
 )
 
 
+def _listed(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Parse names separated by commas, each once."""
+    if value is None:
+        return ()
+    names = tuple(dict.fromkeys(filter(None, (name.strip() for name in value.split(",")))))
+    if not names:
+        raise click.BadParameter(f"must name backends, such as numpy,torch; received {value!r}")
+    return names
+
+
+_chosen = click.option(
+    "--backends",
+    "chosen",
+    metavar="A,B",
+    callback=_listed,
+    help="Which must run; without it all that are installed.",
+)
+
+
+def _require(what: str, absent: Sequence[str], extra: str) -> None:
+    """Exit unless nothing is absent of what an extra installs."""
+    if absent:
+        text = f'{what} needs {", ".join(absent)}: pip install "isometry[{extra}]"'
+        click.echo(f"isometry: {text}", err=True)
+        sys.exit(NOT_RUN)
+
+
 def _assign(names: Sequence[str], settings: dict[str, str]) -> dict[str, dict[str, str]]:
     """Give each study the settings that it has; each must belong to one of them at least."""
     from isometry.common import studies
@@ -367,25 +394,9 @@ def _interpreters(
     return found
 
 
-def _listed(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Parse names separated by commas, each once."""
-    if value is None:
-        return ()
-    names = tuple(dict.fromkeys(filter(None, (name.strip() for name in value.split(",")))))
-    if not names:
-        raise click.BadParameter(f"must name backends, such as numpy,torch; received {value!r}")
-    return names
-
-
 @main.command()
 @click.argument("targets", metavar="[STUDY | FILE.json]...", nargs=-1)
-@click.option(
-    "--backends",
-    "chosen",
-    metavar="A,B",
-    callback=_listed,
-    help="Which must run; without it all that are installed.",
-)
+@_chosen
 @_settings
 @_seed
 @click.option(
@@ -613,13 +624,7 @@ def _code(outcomes: Sequence[Outcome], agreed: bool, *, required: bool) -> int:
 
 @main.command()
 @click.argument("files", metavar="[FILE.json]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--backends",
-    "chosen",
-    metavar="A,B",
-    callback=_listed,
-    help="Which must run; without it all that are installed.",
-)
+@_chosen
 @_seed
 @click.option(
     "--timeout",
@@ -662,10 +667,7 @@ def page(
     from isometry.common import processes, results
     from isometry.common.reports import explorer, terminal
 
-    if absent := explorer.missing():
-        text = f'the page needs {", ".join(absent)}: pip install "isometry[page]"'
-        click.echo(f"isometry: {text}", err=True)
-        sys.exit(NOT_RUN)
+    _require("the page", explorer.missing(), "page")
     if files and chosen:
         raise click.UsageError("--backends says where to run studies; FILEs are recorded already")
     results.check_writable(output.parent)
@@ -684,7 +686,9 @@ def page(
     explorer.write(_by_study(found), output)
     screen.print(f"page  {output}", soft_wrap=True)
     passed = all(result.passed for result in found)
-    sys.exit(_code(outcomes, passed, required=bool(chosen)) if outcomes else FAILED * (not passed))
+    if outcomes:
+        sys.exit(_code(outcomes, passed, required=bool(chosen)))
+    sys.exit(AS_PROMISED if passed else FAILED)
 
 
 # --- identify -----------------------------------------------------------------------------------
@@ -900,10 +904,7 @@ def lesson(topic: str | None, backend: str, output: Path | None) -> None:
         for name, title in lessons.TOPICS.items():
             click.echo(f"{name:15} {title}")
         return
-    if absent := lessons.missing():
-        text = f'a lesson needs {", ".join(absent)}: pip install "isometry[lessons]"'
-        click.echo(f"isometry: {text}", err=True)
-        sys.exit(NOT_RUN)
+    _require("a lesson", lessons.missing(), "lessons")
     output = output or Path(f"{topic}-{backend}.ipynb")
     with terminal.Bar() as bar:
         lessons.write(topic, backend, output, bar.tell)
@@ -1001,10 +1002,7 @@ def conform(
     _known_backend(backend)
     for name in profiles:
         checks.choice("profile", name, conformity.PROFILES)
-    if absent := conformity.missing():
-        text = f'the suite needs {", ".join(absent)}: pip install "isometry[test]"'
-        click.echo(f"isometry: {text}", err=True)
-        sys.exit(NOT_RUN)
+    _require("the suite", conformity.missing(), "test")
     results.check_writable(output)
     with terminal.Bar() as bar:
         report = conformity.run(

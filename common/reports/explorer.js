@@ -11,7 +11,6 @@ const LOOKS = {
   jax: ["#0072B2", "diamond", [2, 2]],
   mxnet: ["#007A5A", "triangle-down", [8, 2, 2, 2]],
 };
-const OWN = { torch: "torch", keras: "tensorflow", flax: "jax", gluon: "mxnet" };
 const look = (backend) => LOOKS[backend] || ["#7A4988", "cross", [4, 4]];
 
 const CONFIG = {
@@ -152,7 +151,7 @@ const unique = (values) => [...new Set(values)].sort((a, b) => a - b);
     const library = data.libraries[at("defaults-library")];
     const [activation, width, depth] = [at("defaults-activation"), at("defaults-width"), at("defaults-depth")];
     const run = library.runs[`${activation}/${width}/${depth}`];
-    const [color, shape] = look(OWN[at("defaults-library")]);
+    const [color, shape] = look(library.framework);
     const seen = { signal: "", gradient: "" };
     for (const [what, y] of [["signal", "standard deviation of z"], ["gradient", "of the gradient in z"]]) {
       const found = rms(run[what]);
@@ -172,7 +171,7 @@ const unique = (values) => [...new Set(values)].sort((a, b) => a - b);
   const depths = unique(kinds.map((k) => Number(k[2])));
   const widths = unique(kinds.map((k) => Number(k[1])));
   radios("defaults-library", names, update);
-  radios("defaults-activation", keys(Object.fromEntries(kinds.map((k) => [k[0], k[0]]))), update);
+  radios("defaults-activation", Object.fromEntries(kinds.map((k) => [k[0], k[0]])), update);
   slider("defaults-depth", depths, depths.length - 1, update);
   slider("defaults-width", widths, widths.length - 1, update);
   update();

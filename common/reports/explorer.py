@@ -146,6 +146,7 @@ def _libraries(columns: Mapping[str, Result]) -> dict[str, Any]:
             "title": LIBRARIES[library].title,
             "weight": str(dense.kernel),
             "bias": str(dense.bias),
+            "framework": OWN[library],
             "backend": backend,
             "runs": runs,
         }
@@ -178,7 +179,7 @@ def _remedies(columns: Mapping[str, Result]) -> dict[str, Any]:
         "why": {name: REMEDIES[name].why for name in names},
         "runs": {
             backend: {
-                name: {what: _mean(result, f"{what}/{name}") for what in ("signal", "gradient")}
+                name: {what: _rms(result, f"{what}/{name}") for what in ("signal", "gradient")}
                 for name in names
             }
             for backend, result in columns.items()
@@ -186,7 +187,7 @@ def _remedies(columns: Mapping[str, Result]) -> dict[str, Any]:
     }
 
 
-def _mean(result: Result, name: str) -> Any:
+def _rms(result: Result, name: str) -> Any:
     """Return the root mean square over nets."""
     return _short(np.sqrt(np.mean(np.square(result.quantities[name].values), axis=0)))
 
