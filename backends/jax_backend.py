@@ -468,7 +468,7 @@ class JaxBackend(Backend):
         return jax.jvp(jax.grad(f), (x,), (vector,))[1]
 
     def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
-        @jax.jit
+        @functools.partial(jax.jit, donate_argnums=(0,) if self.overwrites else ())
         def traced(*args: Any) -> tuple[Any, list[Any]]:
             return f(*args), [a._draws for a in args if isinstance(a, JaxStream)]
 

@@ -444,8 +444,9 @@ class TensorflowBackend(Backend):
         return self.vjp(lambda x: evaluate(x)[1], x)[1](vector)  # the Hessian is symmetric
 
     def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
-        # no jit_compile: XLA compiles every shape again, and draws need the bits of eager mode
-        @tf.function(autograph=False)
+        # XLA compiles every shape again, and draws need the bits of eager mode: it is left to
+        # functions that take memory over, which it moves in one pass without arrays in between
+        @tf.function(autograph=False, jit_compile=True if self.overwrites else None)
         def traced(*args: Any) -> tuple[Any, list[_State]]:
             args = tuple(
                 _ResumedStream(a, self._device) if isinstance(a, _State) else a for a in args

@@ -91,7 +91,7 @@ class Backend(checks.Checked, abc.ABC):
     mutable: ClassVar[bool] = False
     """Whether ``x += y`` changes the array x outside compiled functions, as in NumPy."""
     overwrites: bool = False
-    """Whether updates may overwrite their first argument, as `donating` makes them."""
+    """Whether updates and compiled functions may overwrite their first argument: `donating`."""
     ops: SimpleNamespace
     """The vocabulary of :mod:`isometry.common.ops`, bound to this framework.
 
@@ -756,13 +756,12 @@ class Backend(checks.Checked, abc.ABC):
     # are those of BLAS and PyTorch.
 
     def donating(self) -> Backend:
-        """Return this backend with updates that may overwrite x with their result.
+        """Return this backend with updates that may overwrite their first argument, x.
 
         Who calls them gives x up: large arrays then need no new memory, which takes longer to get
-        than to fill. Where arrays are not `mutable` it is the backend itself.
+        than to fill. So may functions that it compiles, whose first argument is a dictionary:
+        arrays that are not `mutable` are given up there alone (``donate_argnums`` of `jax.jit`).
         """
-        if not self.mutable:
-            return self
         other = copy.copy(self)
         other.overwrites = True
         return other

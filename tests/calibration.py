@@ -248,7 +248,7 @@ class Clause:
     @property
     def excess(self) -> float:
         """Largest excess of small p-values: of their distribution function over the uniform."""
-        return max(_excess(p) for p in self.p_values.values())
+        return max((_excess(p) for p in self.p_values.values()), default=0.0)
 
     @property
     def lack(self) -> float:
@@ -351,6 +351,12 @@ def bands(clauses: list[Clause]) -> tuple[float, float]:
     sizes = [len(p) for clause in clauses for p in clause.p_values.values()]
     band = math.sqrt(math.log(2 * len(sizes) / ALARM) / (2 * min(sizes)))
     return band, band + SLACK
+
+
+def outside(clauses: list[Clause]) -> list[Clause]:
+    """Return the clauses of which a test failed or whose p-values leave a band."""
+    excess, lack = bands(clauses)
+    return [c for c in clauses if c.failed or c.excess > excess or c.lack > lack]
 
 
 def page(measured: list[Measured], clauses: list[Clause], *, replications: int, seeds: int) -> str:

@@ -11,6 +11,7 @@ from isometry.common.contract import Backend
 from isometry.common.networks.fully_connected import FullyConnected
 from isometry.common.networks.training import digits_data
 from isometry.common.networks.trials import Regimen, Trainer
+from isometry.common.optimizers.optimizer import Optimizer
 from isometry.common.optimizers.rules import SGD
 from isometry.common.optimizers.second_order import newton_step
 
@@ -53,3 +54,15 @@ def test_trials_of_one_net_do_not_compile_again(nx: Backend) -> None:
         trainer.run(parameters, regimen)
         counts.append(len(runs))
     assert (counts[1] == counts[0]) == ("compiled" in nx.capabilities)
+
+
+def test_a_donated_step_takes_memory_over(nx: Backend) -> None:
+    given, gradients = ({"w": nx.asarray(x)} for x in ([1.0, 2.0], [0.5, -1.0]))
+    optimizer = Optimizer(nx, SGD(rate=1.0), donate=True)
+    moved, _ = optimizer.step(given, gradients, optimizer.start(given))
+    np.testing.assert_array_equal(nx.to_numpy(moved["w"]), [0.5, 3.0])
+    if nx.name == "jax":  # donated buffers are deleted
+        assert given["w"].is_deleted()
+    else:
+        kept = [0.5, 3.0] if nx.mutable else [1.0, 2.0]
+        np.testing.assert_array_equal(nx.to_numpy(given["w"]), kept)

@@ -172,7 +172,19 @@ def test_mutable_says_whether_arrays_change(nx):
     with nx.scope():
         y += 1
     np.testing.assert_array_equal(nx.to_numpy(x), [2.0, 3.0] if nx.mutable else [1.0, 2.0])
-    assert (nx.donating() is nx) is not nx.mutable
+    assert nx.donating().overwrites is not nx.overwrites
+
+
+@pytest.mark.clause("optimizers.updates")
+def test_functions_that_take_memory_over(nx, full_dtype):
+    x, y = (v.astype(full_dtype) for v in (X, Y))
+    given, other = {"x": nx.asarray(x)}, {"y": nx.asarray(y)}
+    plus = nx.donating().compile(lambda held, others: held["x"] + others["y"])
+    for times in (1, 2):
+        given["x"] = plus(given, other)
+        expected = x + y if times == 1 else x + y + y
+        np.testing.assert_array_equal(nx.to_numpy(given["x"]), expected)
+    np.testing.assert_array_equal(nx.to_numpy(other["y"]), y)
 
 
 @pytest.mark.clause("optimizers.all-finite")
