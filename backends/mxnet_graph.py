@@ -168,10 +168,12 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any
     several = isinstance(carry, tuple)
     carries = carry if several else (carry,)
     shapes = [shape_of(c) for c in carries]
-    # foreach knows no shape (), and slices a vector wrongly
+    # foreach knows no shape (), neither of states nor of outputs, slices a vector wrongly, and
+    # takes no array twice
     start = [c.reshape(s or (1,)) for c, s in zip(carries, shapes, strict=True)]
     row = shape_of(xs)[1:]
-    xs = xs if row else xs.reshape((-1, 1))
+    xs = xs.reshape((-1, *(row or (1,))))
+    scalars = False
 
     def known(x: Array, shape: tuple[int, ...], dtype: str) -> Array:
         code = mx.nd.ndarray._DTYPE_NP_TO_MX[np.dtype(dtype).type]
@@ -179,22 +181,30 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any
         return x.as_np_ndarray()
 
     def body(x: Array, states: list[Array]) -> tuple[list[Array], list[Array]]:
+        nonlocal scalars
         x = known(x, shape_of(xs)[1:], dtype_of(xs))
         states = [known(s, shape_of(c), dtype_of(c)) for s, c in zip(states, start, strict=True)]
-        inner = [s.reshape(shape) for s, shape in zip(states, shapes, strict=True)]
-        carry, y = step(tuple(inner) if several else inner[0], x.reshape(row))
+        inner = [_shaped(s, shape) for s, shape in zip(states, shapes, strict=True)]
+        carry, y = step(tuple(inner) if several else inner[0], _shaped(x, row))
         ends = carry if several else (carry,)
-        states_out = [c.reshape(s or (1,)) for c, s in zip(ends, shapes, strict=True)]
-        # nor outputs of shape (), and insists that each input be used
+        states_out = [_shaped(c, s or (1,)) for c, s in zip(ends, shapes, strict=True)]
+        scalars = shape_of(y) == ()
+        y = _shaped(y, shape_of(y) or (1,))
+        # and it insists that each input be used
         used = {name for z in (y, *states_out) for name in z.list_inputs()}
         unused = [z.reshape((-1,))[:1] for z in (x, *states) if z.name not in used]
-        ys = [mx.sym.np.expand_dims(y, 0), *unused]
-        return [z.as_nd_ndarray() for z in ys], [z.as_nd_ndarray() for z in states_out]
+        return [z.as_nd_ndarray() for z in (y, *unused)], [z.as_nd_ndarray() for z in states_out]
 
     ys, states = mx.sym.contrib.foreach(
         body, xs.as_nd_ndarray(), [c.as_nd_ndarray() for c in start]
     )
     states = tuple(
-        s.as_np_ndarray().reshape(shape) for s, shape in zip(states, shapes, strict=True)
+        _shaped(s.as_np_ndarray(), shape) for s, shape in zip(states, shapes, strict=True)
     )
-    return states if several else states[0], mx.sym.np.squeeze(ys[0].as_np_ndarray(), 1)
+    y = ys[0].as_np_ndarray()
+    return states if several else states[0], mx.sym.np.squeeze(y, 1) if scalars else y
+
+
+def _shaped(x: Array, shape: tuple[int, ...]) -> Array:
+    """Return x in a shape; each operator of a body costs time at each step."""
+    return x if shape_of(x) == shape else x.reshape(shape)
