@@ -173,7 +173,7 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any
     start = [c.reshape(s or (1,)) for c, s in zip(carries, shapes, strict=True)]
     row = shape_of(xs)[1:]
     xs = xs.reshape((-1, *(row or (1,))))
-    scalars = False
+    scalars: bool  # are the outputs
 
     def known(x: Array, shape: tuple[int, ...], dtype: str) -> Array:
         code = mx.nd.ndarray._DTYPE_NP_TO_MX[np.dtype(dtype).type]

@@ -200,9 +200,8 @@ def _law(bench: Bench, name: str, net: Net, depth: int) -> tuple[dict[str, Quant
     """Hold signal and gradient of the net as drawn to their laws."""
     number, z, d = _probe(bench, net, depth)
     layers, width = len(z), bench.width
-    with np.errstate(divide="ignore", under="ignore"):
+    with np.errstate(under="ignore"):
         q = np.square(z).mean(axis=-1)
-        steepness = np.log(np.square(d).sum(axis=-1) / np.square(d[-1]).sum(axis=-1))
     shown = np.unique(np.linspace(0, layers - 1, POINTS).astype(int))
     start = 1.0 if net.unit else 1 / depth
     quantities = {f"layer/{name}": Quantity(number + shown, "layer")}
@@ -216,6 +215,9 @@ def _law(bench: Bench, name: str, net: Net, depth: int) -> tuple[dict[str, Quant
     quantities[f"signal/{name}"] = Quantity(q[shown].mean(axis=1))
     quantities[f"signal/{name}/theory"] = Quantity(lengths[shown])
     if logs is not None:
+        with np.errstate(under="ignore"):
+            squares = np.square(d).sum(axis=-1)
+        steepness = np.log(squares / squares[-1])
         quantities[f"gradient/{name}"] = Quantity(steepness[shown].mean(axis=1), "nat")
         quantities[f"gradient/{name}/theory"] = Quantity((logs[-1] - logs)[shown], "nat")
     return quantities, found

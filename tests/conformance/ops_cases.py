@@ -179,6 +179,7 @@ CASES: dict[str, list[Case]] = {
     "scan": [
         Case(scan, (_add, A[0], A)),
         Case(scan, (_add, np.array(2.0), A[0])),
+        Case(scan, (_add, np.array(2.0), A[0][:1])),
         Case(scan, (_count, A[0], A)),
         Case(scan, (_count, A[:1], C[:, :1])),
         Case(scan, (_fibonacci, (A, B), C[0, :, :1])),
