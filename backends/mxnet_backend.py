@@ -614,9 +614,16 @@ def _matmul(x1: Array, x2: Array) -> Array:
 @_in_float32
 def _conv(x: Array, weight: Array, *, padding: int) -> Array:
     filters, _, *kernel = shape_of(weight)
-    return npx_of(x).convolution(
+    dtype = dtype_of(x)
+    if dtype == "float32":
+        # oneDNN, which does no other, lays weights out anew in place while others read them: those
+        # of a view are wrong from the second call on, those within foreach now and then
+        # (src/operator/nn/mkldnn/mkldnn_convolution.cc, after "For inference")
+        x, weight = x.astype("float64"), weight.astype("float64")
+    y = npx_of(x).convolution(
         x, weight, kernel=kernel, num_filter=filters, pad=[padding] * len(kernel), no_bias=True
     )
+    return y.astype(dtype) if dtype == "float32" else y
 
 
 def _transposed(x: Array) -> Array:

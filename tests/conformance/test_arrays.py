@@ -17,6 +17,7 @@ from isometry.common.laws.distributions import Normal
 from isometry.common.laws.formats import FORMATS
 from isometry.conformance import asserts
 from isometry.conformance.examples import EXAMPLES
+from isometry.conformance.ops_cases import conv
 from isometry.conformance.shapes import DENSE, ENTRIES
 
 
@@ -181,6 +182,32 @@ def test_no_operation_changes_its_arguments(nx, full_dtype):
         for array, value in zip(arrays, values, strict=True):
             after = nx.to_numpy(array)
             assert np.array_equal(after, value.astype(full_dtype)), f"{name} changed its argument"
+
+
+@pytest.mark.clause("arrays.no-mutation")
+def test_convolutions_keep_the_weights_that_they_share(nx, mode, prepare):
+    """Eight channels, which libraries lay out anew, and the weights of all layers in one array.
+
+    Small integers: every sum is exact in float32.
+    """
+    rng = np.random.default_rng(0)
+    x, weights = (rng.integers(-1, 2, s) for s in ((64, 8, 6, 6), (3, 8, 8, 3, 3)))
+    expected = x
+    for weight in weights:
+        expected = conv(expected, weight, padding=1)
+
+    def net(x, weights):
+        def layer(h, weight):
+            h = nx.ops.conv(h, weight, padding=1)
+            return h, nx.ops.max(h)
+
+        return nx.ops.scan(layer, x, weights)[0]
+
+    f = prepare(net)
+    arrays = [nx.asarray(v.astype(np.float32)) for v in (x, weights)]
+    for _ in range(20):
+        np.testing.assert_array_equal(nx.to_numpy(f(*arrays)), expected)
+    np.testing.assert_array_equal(nx.to_numpy(arrays[1]), weights)
 
 
 @pytest.mark.clause("arrays.no-mutation")

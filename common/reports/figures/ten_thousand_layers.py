@@ -125,6 +125,7 @@ def _layers(
         ends[name] = float(theory[-1] if prefix == "signal/" else theory[0])
     ax.plot([], [], color="#bbbbbb", linewidth=4, label="theory")
     ax.set(xlabel="layer")
+    ax.locator_params(axis="x", nbins=4)  # of six digits each
     decades(ax)
     if prefix == "gradient/":
         ax.invert_xaxis()  # as it travels; its ends are at the first layer
