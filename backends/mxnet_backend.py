@@ -623,7 +623,7 @@ def _conv(x: Array, weight: Array, *, padding: int) -> Array:
     y = npx_of(x).convolution(
         x, weight, kernel=kernel, num_filter=filters, pad=[padding] * len(kernel), no_bias=True
     )
-    return y.astype(dtype) if dtype == "float32" else y
+    return y.astype(dtype)
 
 
 def _transposed(x: Array) -> Array:
