@@ -356,7 +356,11 @@ def bands(clauses: list[Clause]) -> tuple[float, float]:
 def outside(clauses: list[Clause]) -> list[Clause]:
     """Return the clauses of which a test failed or whose p-values leave a band."""
     excess, lack = bands(clauses)
-    return [c for c in clauses if c.failed or c.excess > excess or c.lack > lack]
+    return [
+        c
+        for c in clauses
+        if c.failed or not (c.excess <= excess and c.lack <= lack)  # a NaN is in no band
+    ]
 
 
 def page(measured: list[Measured], clauses: list[Clause], *, replications: int, seeds: int) -> str:
