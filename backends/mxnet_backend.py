@@ -646,14 +646,14 @@ def _svd(x: Array) -> tuple[Array, Array, Array]:
     return _transposed(ut), synced(s), _transposed(vt)
 
 
-def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
+def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array | None]:
     if isinstance(xs, Symbol):
         return foreach(step, carry, xs)
     ys = []
     for k in range(len(xs)):
         carry, y = step(carry, xs[k])
         ys.append(y)
-    return carry, mx.np.stack(ys)
+    return carry, None if ys[0] is None else mx.np.stack(ys)
 
 
 def _on_device(name: str, context: Any) -> Callable[..., Array]:

@@ -163,7 +163,7 @@ class Graph:
         return ys[0] if self._outputs is None else ys[: self._outputs]
 
 
-def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
+def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array | None]:
     """Return `scan` as a node of a graph: its body is traced once, whatever the length."""
     several = isinstance(carry, tuple)
     carries = carry if several else (carry,)
@@ -173,7 +173,8 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any
     start = [c.reshape(s or (1,)) for c, s in zip(carries, shapes, strict=True)]
     row = shape_of(xs)[1:]
     xs = xs.reshape((-1, *(row or (1,))))
-    scalars: bool  # are the outputs
+    outputs: bool  # are there any
+    scalars: bool  # are they
 
     def known(x: Array, shape: tuple[int, ...], dtype: str) -> Array:
         code = mx.nd.ndarray._DTYPE_NP_TO_MX[np.dtype(dtype).type]
@@ -181,19 +182,19 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any
         return x.as_np_ndarray()
 
     def body(x: Array, states: list[Array]) -> tuple[list[Array], list[Array]]:
-        nonlocal scalars
+        nonlocal outputs, scalars
         x = known(x, shape_of(xs)[1:], dtype_of(xs))
         states = [known(s, shape_of(c), dtype_of(c)) for s, c in zip(states, start, strict=True)]
         inner = [_shaped(s, shape) for s, shape in zip(states, shapes, strict=True)]
         carry, y = step(tuple(inner) if several else inner[0], _shaped(x, row))
         ends = carry if several else (carry,)
         states_out = [_shaped(c, s or (1,)) for c, s in zip(ends, shapes, strict=True)]
-        scalars = shape_of(y) == ()
-        y = _shaped(y, shape_of(y) or (1,))
+        outputs, scalars = y is not None, y is not None and shape_of(y) == ()
+        ys = [_shaped(y, shape_of(y) or (1,))] if outputs else []
         # and it insists that each input be used
-        used = {name for z in (y, *states_out) for name in z.list_inputs()}
-        unused = [z.reshape((-1,))[:1] for z in (x, *states) if z.name not in used]
-        return [z.as_nd_ndarray() for z in (y, *unused)], [z.as_nd_ndarray() for z in states_out]
+        used = {name for z in (*ys, *states_out) for name in z.list_inputs()}
+        ys += [z.reshape((-1,))[:1] for z in (x, *states) if z.name not in used]
+        return [z.as_nd_ndarray() for z in ys], [z.as_nd_ndarray() for z in states_out]
 
     ys, states = mx.sym.contrib.foreach(
         body, xs.as_nd_ndarray(), [c.as_nd_ndarray() for c in start]
@@ -201,8 +202,11 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any
     states = tuple(
         _shaped(s.as_np_ndarray(), shape) for s, shape in zip(states, shapes, strict=True)
     )
+    carry = states if several else states[0]
+    if not outputs:
+        return carry, None
     y = ys[0].as_np_ndarray()
-    return states if several else states[0], mx.sym.np.squeeze(y, 1) if scalars else y
+    return carry, mx.sym.np.squeeze(y, 1) if scalars else y
 
 
 def _shaped(x: Array, shape: tuple[int, ...]) -> Array:

@@ -526,12 +526,12 @@ defvjp(_placed, lambda *args: lambda g: _row(g, args[2]), argnums=(0,))
 defjvp(_placed, "same", argnums=(0,))
 
 
-def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
+def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array | None]:
     ys = []
     for k in range(len(xs)):
         carry, y = step(carry, _row(xs, k))
         ys.append(y)
-    return carry, _stacked(*ys)
+    return carry, None if ys[0] is None else _stacked(*ys)
 
 
 _TABLE: dict[str, Callable[..., Any]] = {

@@ -487,13 +487,13 @@ def _arange(start: float, stop: float, step: float, *, dtype: str) -> Array:
     return tf.cast(tf.range(start, stop, step, "float64"), dtype)  # graphs have no range in half
 
 
-def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
+def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array | None]:
     if tf.executing_eagerly():
         ys = []
         for x in tf.unstack(xs):
             carry, y = step(carry, x)
             ys.append(y)
-        return carry, tf.stack(ys)
+        return carry, None if ys[0] is None else tf.stack(ys)
     # stacks of tensors, pushed to and popped from: the gradient of each is the other. That of
     # TensorArray.read adds up lists as long as xs, at every step
     count, row = xs.shape[0], tf.constant(xs.shape[1:].as_list(), tf.int32)
@@ -508,22 +508,24 @@ def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, 
 
     rows, x = pop(tf.raw_ops.TensorListFromTensor(tensor=tf.reverse(xs, [0]), element_shape=row))
     carry, y = step(carry, x)  # outside of the loop: shows what a y is
-    shape = tf.constant(y.shape.as_list(), tf.int32)
-    ys = push(
-        tf.raw_ops.EmptyTensorList(
+    ys = ()
+    if y is not None:
+        shape = tf.constant(y.shape.as_list(), tf.int32)
+        empty = tf.raw_ops.EmptyTensorList(
             element_shape=shape, max_num_elements=count, element_dtype=y.dtype
-        ),
-        y,
-    )
+        )
+        ys = push(empty, y)
 
     def body(k: Array, carry: Any, rows: Array, ys: Array) -> tuple[Array, Any, Array, Array]:
         rows, x = pop(rows)
         carry, y = step(carry, x)
-        return k + 1, carry, rows, push(ys, y)
+        return k + 1, carry, rows, ys if y is None else push(ys, y)
 
     _, carry, _, ys = tf.while_loop(
         lambda k, *_: k < count, body, (1, carry, rows, ys), maximum_iterations=count - 1
     )
+    if y is None:
+        return carry, None
     return carry, tf.raw_ops.TensorListStack(
         input_handle=ys, element_shape=shape, element_dtype=y.dtype, num_elements=count
     )

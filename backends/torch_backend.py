@@ -27,13 +27,13 @@ _DTYPES = {
 }
 
 
-def _in_float32(formula: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
     """Apply a formula in float32 to half precision, rounding once at the end."""
 
-    def wrapped(x: Array) -> Array:
+    def wrapped(x: Array, *args: Any) -> Array:
         if x.dtype in (torch.float16, torch.bfloat16):
-            return formula(x.float()).to(x.dtype)
-        return formula(x)
+            return formula(x.float(), *args).to(x.dtype)
+        return formula(x, *args)
 
     return wrapped
 
@@ -48,51 +48,61 @@ class _Activation(torch.autograd.Function):
     def forward(
         ctx: Any, x: Array, f: Callable[..., Array], derivative: Any, *args: float
     ) -> Array:
-        ctx.save_for_backward(x)
+        y = f(x, *args)
+        ctx.save_for_backward(x, y)
         ctx.derivative, ctx.args = derivative, args
-        return f(x, *args)
+        return y
 
     @staticmethod
     def backward(ctx: Any, g: Array) -> Any:
-        (x,) = ctx.saved_tensors
-        return g * ctx.derivative(x, *ctx.args), None, None, *(None for _ in ctx.args)
+        x, y = ctx.saved_tensors
+        return g * ctx.derivative(x, y, *ctx.args), None, None, *(None for _ in ctx.args)
 
 
 def _joined(derivative: Callable[..., Array]) -> Callable[..., Callable[..., Array]]:
-    """Tell PyTorch that f' is `derivative`, which has such a rule of its own in turn."""
+    """Tell PyTorch that f' is ``derivative(x, f(x), *args)``, which has such a rule of its own."""
 
     def rule(f: Callable[..., Array]) -> Callable[..., Array]:
-        return lambda x, *args: _Activation.apply(x, f, derivative, *args)
+        def joined(x: Array, *args: Any) -> Array:
+            if torch.is_grad_enabled() and x.requires_grad:
+                return _Activation.apply(x, f, derivative, *args)
+            return f(x, *args)
+
+        return joined
 
     return rule
 
 
-@_joined(lambda x: sigmoid_gradient(x))
+@_joined(lambda x, y: sigmoid_gradient(x))
 def sigmoid(x: Array) -> Array:
     return torch.sigmoid(x)
 
 
-@_joined(lambda x: sigmoid_gradient(x) * (1 - 2 * sigmoid(x)))
-@_in_float32
-def sigmoid_gradient(x: Array) -> Array:
-    # y (1 - y) as y - y**2 of y = sigmoid(-|x|), which is at most 1/2: nothing cancels
-    y = torch.copysign(x, -1.0).sigmoid_()
+def _bell(x: Array, scale: float) -> Array:
+    """Return y - y**2 of y = sigmoid(-scale |x|), which is at most 1/2: nothing cancels."""
+    y = torch.abs(x).mul_(-scale).sigmoid_()
     return torch.addcmul(y, y, y, value=-1, out=y)
 
 
-@_joined(lambda x: tanh_gradient(x))
+@_joined(lambda x, d: d * (1 - 2 * sigmoid(x)))
+@_in_float32
+def sigmoid_gradient(x: Array) -> Array:
+    return _bell(x, 1)
+
+
+@_joined(lambda x, y: tanh_gradient(x, y))
 def tanh(x: Array) -> Array:
     return torch.tanh(x)
 
 
-@_joined(lambda x: -2 * tanh(x) * tanh_gradient(x))
+@_joined(lambda x, d, y=None: -2 * (tanh(x) if y is None else y) * d)
 @_in_float32
-def tanh_gradient(x: Array) -> Array:
-    E = torch.abs(x).mul_(2).exp_()
-    return E.add_(E.reciprocal().add_(2)).reciprocal_().mul_(4)  # 4 / (2 cosh x)**2
+def tanh_gradient(x: Array, y: Array | None = None) -> Array:
+    """Return the derivative at x; y is tanh(x) where it is known, of use for the next derivative."""
+    return _bell(x, 2).mul_(4)  # 1 / cosh(x)**2
 
 
-@_joined(lambda x: relu_gradient(x))
+@_joined(lambda x, y: relu_gradient(x))
 def relu(x: Array) -> Array:
     return torch.relu(x)
 
@@ -101,7 +111,7 @@ def relu_gradient(x: Array) -> Array:
     return leaky_relu_gradient(x, 0.0)
 
 
-@_joined(lambda x, slope: leaky_relu_gradient(x, slope))
+@_joined(lambda x, y, slope: leaky_relu_gradient(x, slope))
 def leaky_relu(x: Array, slope: float) -> Array:
     return torch.where(x <= 0, x * slope, x)
 
@@ -432,12 +442,12 @@ def _several(a: Any) -> bool:
 # --- the vocabulary -----------------------------------------------------------------------------
 
 
-def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array]:
+def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array | None]:
     ys = []
     for x in xs:
         carry, y = step(carry, x)
         ys.append(y)
-    return carry, torch.stack(ys)
+    return carry, None if ys[0] is None else torch.stack(ys)
 
 
 def _on_device(function: Callable[..., Array], device: torch.device) -> Callable[..., Array]:

@@ -167,13 +167,20 @@ class Checked:
 
 def _wrap(method: Callable[..., Any], check: Check) -> Callable[..., Any]:
     signature = inspect.signature(method)
+    parameters = list(signature.parameters.values())
+    names = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    plain = len(names) == len(parameters) and parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD
 
     @functools.wraps(method)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
+        if plain and not kwargs and len(args) + 1 == len(names):  # what `bind` takes 8 us for
+            arguments = dict(zip(names, (self, *args), strict=True))
+        else:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            arguments = bound.arguments
         try:
-            check(self, bound.arguments)
+            check(self, arguments)
         except KeyError as error:
             raise InvalidArgument(
                 f"{method.__qualname__}{signature} lacks the argument {error} of its contract"

@@ -177,7 +177,7 @@ class Residual:
 
             def block(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array]:
                 change, hidden = self._branch(nx, h, own)
-                return h + change, ops.concat([h, hidden], axis=1) if keep else h
+                return h + change, ops.concat([h, hidden], axis=1) if keep else None
 
             h, kept = run(nx, block, h, own, keep=keep)
             return ops.matmul(h, turned["output/weight"][0]) + turned["output/bias"], kept

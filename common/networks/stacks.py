@@ -92,7 +92,7 @@ def draw(
 
 def run(
     nx: Backend, layer: Layer, h: Array, stacked: Mapping[str, Array], *, keep: bool = True
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array | None]:
     """Run the layers of a stack in order.
 
     Parameters
@@ -109,29 +109,26 @@ def run(
     -------
     h : array
         What leaves the last.
-    z : array (count, ...)
-        The preactivations; without `keep` of the first example alone.
+    z : array (count, ...) or None
+        The preactivations, with `keep`.
     """
     ops = nx.ops
     names = sorted(stacked)
     shapes = {name: nx.shape_of(stacked[name]) for name in names}
     count = shapes[names[0]][0]
 
-    def kept(h: Array, z: Array) -> tuple[Array, Array]:
-        # a scan has an output, in MXNet one that depends on its inputs; a product is no view of z
-        return h, z if keep else z[:1] * 1
-
     if count == 1:
         own = {name: ops.reshape(stacked[name], shapes[name][1:]) for name in names}
-        h, z = kept(*layer(h, own))
-        return h, ops.expand_dims(z, axis=0)
+        h, z = layer(h, own)
+        return h, ops.expand_dims(z, axis=0) if keep else None
     rows = stacked[names[0]]
     if len(names) > 1:
         rows = ops.concat([ops.reshape(stacked[name], (count, -1)) for name in names], axis=1)
 
-    def step(h: Array, row: Array) -> tuple[Array, Array]:
+    def step(h: Array, row: Array) -> tuple[Array, Array | None]:
         own = {names[0]: row} if len(names) == 1 else _unpacked(nx, row, shapes)
-        return kept(*layer(h, own))
+        h, z = layer(h, own)
+        return h, z if keep else None
 
     h, z = ops.scan(step, h, rows)
     return h, z
@@ -145,7 +142,7 @@ def run_all(
     every: Mapping[str, Array],
     *,
     keep: bool = True,
-) -> tuple[Array, dict[str, Array]]:
+) -> tuple[Array, dict[str, Array | None]]:
     """Run stacks in order, each with those of the arrays whose paths begin with its name.
 
     Returns what leaves the last, and the preactivations of each by its name, as `run` does.

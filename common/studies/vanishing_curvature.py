@@ -335,10 +335,9 @@ def _net_derivatives(nx: Backend, z: Array, shape: tuple[int, ...]) -> dict[str,
         stds = [math.sqrt(gain / n) for gain in RULES.values()]
         W = ops.concat([z[k] * std for k, std in enumerate(stds)], axis=1)
 
-        def layer(h: Array, W: Array) -> tuple[Array, Array]:
+        def layer(h: Array, W: Array) -> tuple[Array, None]:
             z = ops.matmul(W, h)
-            h = linear * z + (1 - linear) * nx.relu(z)
-            return h, h
+            return linear * z + (1 - linear) * nx.relu(z), None
 
         def f(W: Array) -> Array:
             h, _ = ops.scan(layer, x, W[: depth - 1])

@@ -140,7 +140,7 @@ def _scan(step, carry, xs):
     for x in xs:
         carry, y = step(carry, x)
         ys.append(y)
-    return carry, mx.stack(ys)
+    return carry, None if ys[0] is None else mx.stack(ys)
 
 
 def _create(function):

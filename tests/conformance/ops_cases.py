@@ -69,12 +69,14 @@ def conv(x: np.ndarray, weight: np.ndarray, *, padding: int = 0) -> np.ndarray:
     return np.moveaxis(y, -1, 1)
 
 
-def scan(step: Callable[..., Any], carry: Any, xs: np.ndarray) -> tuple[Any, np.ndarray]:
+def scan(
+    step: Callable[..., Any], carry: Any, xs: np.ndarray
+) -> tuple[Any, np.ndarray | None]:
     ys = []
     for x in xs:
         carry, y = step(carry, x)
         ys.append(y)
-    return carry, np.stack(ys)
+    return carry, None if y is None else np.stack(ys)
 
 
 def _add(carry: Any, x: Any) -> tuple[Any, Any]:
@@ -83,6 +85,10 @@ def _add(carry: Any, x: Any) -> tuple[Any, Any]:
 
 def _count(carry: Any, x: Any) -> tuple[Any, Any]:
     return carry + 1.0, carry * 2.0  # x is not used
+
+
+def _last(carry: Any, x: Any) -> tuple[Any, None]:
+    return carry * 2.0 + x, None  # no output
 
 
 def _fibonacci(carry: Any, x: Any) -> tuple[Any, Any]:
@@ -182,6 +188,8 @@ CASES: dict[str, list[Case]] = {
         Case(scan, (_add, np.array(2.0), A[0][:1])),
         Case(scan, (_count, A[0], A)),
         Case(scan, (_count, A[:1], C[:, :1])),
+        Case(scan, (_last, A[0], A)),
+        Case(scan, (_last, np.array(2.0), A[0][:1])),
         Case(scan, (_fibonacci, (A, B), C[0, :, :1])),
     ],
 }  # fmt: skip

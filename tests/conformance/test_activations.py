@@ -255,7 +255,7 @@ def test_any_shape(nx, full_dtype, name):
         size = math.prod(shape)
         y = _function(nx, name)(nx.asarray(flat[:size].reshape(shape)))
         assert nx.dtype_of(y) == full_dtype
-        budget = TANH_ULP if name == "tanh" else ACTIVATION_ULP
-        asserts.within_ulp(
-            nx.to_numpy(y), exact[:size].reshape(shape), full_dtype, budget[full_dtype]
-        )
+        budget = (TANH_ULP if name == "tanh" else ACTIVATION_ULP)[full_dtype]
+        if full_dtype == "float64":  # in which the law itself was computed, with as large an error
+            budget += ACTIVATION_ULP["float64"]
+        asserts.within_ulp(nx.to_numpy(y), exact[:size].reshape(shape), full_dtype, budget)

@@ -53,6 +53,9 @@ def _refilled(value: Any, leaves: list[Any]) -> Any:
 
 
 def _flat(outputs: Any) -> list[Any]:
+    """Return the arrays of nested tuples in a list; a None is none."""
+    if outputs is None:
+        return []
     return [x for y in outputs for x in _flat(y)] if isinstance(outputs, tuple) else [outputs]
 
 

@@ -332,7 +332,7 @@ class ScanListed(_Word):
 
     def wrong(self, right, step, carry, xs):
         carry, ys = right(step, carry, xs)
-        return carry, [ys[k] for k in range(self.shape_of(ys)[0])]
+        return carry, ys if ys is None else [ys[k] for k in range(self.shape_of(ys)[0])]
 
 
 class ScanReversed(_Word):
@@ -342,7 +342,17 @@ class ScanReversed(_Word):
 
     def wrong(self, right, step, carry, xs):
         carry, ys = right(step, carry, xs)
-        return carry, self.reversed(ys, 0)
+        return carry, ys if ys is None else self.reversed(ys, 0)
+
+
+class ScanKeeps(_Word):
+    """A scan whose steps give no output gives the last carry for one."""
+
+    word = "scan"
+
+    def wrong(self, right, step, carry, xs):
+        carry, ys = right(step, carry, xs)
+        return carry, carry if ys is None else ys
 
 
 class StopPasses(_Word):
@@ -445,6 +455,7 @@ FAULTS = {
     RoundedDown: "ops.rounding[float16-float32]",
     ScanListed: "ops.meaning[float32-scan]",
     ScanReversed: "ops.meaning[scan]",
+    ScanKeeps: "ops.meaning[scan]",
     StopPasses: "differentiation.stop",
     ClipStraightThrough: "differentiation.stop",
     RightDetached: "differentiation.ops",
