@@ -216,6 +216,39 @@ defjvp(normalize, lambda g, z, x, axes, eps: normalize_vjp(z, x, axes, eps)(g), 
 # --- differentiation ----------------------------------------------------------------------------
 
 
+@primitive
+def _leaf(anchor: float, x: Array, found: dict[str, Array], name: str) -> Array:
+    """Return x, tied to an anchor: where that is differentiated, x's gradient goes into `found`.
+
+    autograd's own way with a dictionary adds each gradient to as many zeros.
+    """
+    return x
+
+
+def _leaf_vjp(_: Array, anchor: float, x: Array, found: dict[str, Array], name: str) -> Any:
+    def vjp(g: Array) -> float:
+        found[name] = g
+        return 0.0
+
+    return vjp
+
+
+defvjp(_leaf, _leaf_vjp, lambda *_: lambda g: g)
+defjvp(_leaf, None, lambda g, *_: g)
+
+
+def _apart(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Return arrays of which no two are one memory: a copy of each that shares its own."""
+    owners: set[int] = set()
+    found = {}
+    for name, x in arrays.items():
+        value = getval(x)
+        owner = id(value if value.base is None else value.base)
+        found[name] = 1 * x if owner in owners else x
+        owners.add(owner)
+    return found
+
+
 def _tied(f: Callable[..., Array]) -> Callable[..., Array]:
     """Return f; autograd warns of constants, which the sum of no values ties to its parameters."""
 
@@ -435,11 +468,16 @@ class NumpyBackend(Backend):
         f = checks.scalar_valued(self, f)
 
         def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
-            value, gradient = autograd.value_and_grad(_tied(f))(parameters, *args)
-            if isinstance(parameters, dict):
-                return value, gradient
-            # autograd computes part of a float32 gradient in float64; the contract keeps the dtype
-            return value, gradient.astype(parameters.dtype)
+            named = parameters if isinstance(parameters, dict) else {"": parameters}
+            found: dict[str, Array] = {}
+
+            def of_leaves(anchor: Array) -> Array:
+                leaves = {k: _leaf(anchor, p, found, k) for k, p in named.items()}
+                return _tied(f)(leaves if isinstance(parameters, dict) else leaves[""], *args)
+
+            value, _ = autograd.value_and_grad(of_leaves)(0.0)
+            gradient = _apart({k: found.get(k, anp.zeros_like(p)) for k, p in named.items()})
+            return value, gradient if isinstance(parameters, dict) else gradient[""]
 
         return evaluate
 
@@ -488,6 +526,20 @@ def _where(condition: Array, x1: Array, x2: Array) -> Array:
 
 def _take(x: Array, indices: Array, *, axis: int) -> Array:
     return x[(slice(None),) * (axis % x.ndim) + (indices,)]  # autograd has no derivative of take
+
+
+@primitive
+def _same(x: Array) -> Array:
+    return x
+
+
+defvjp(_same, lambda _, x: lambda g: g if g.dtype == x.dtype else g.astype(x.dtype))
+defjvp(_same, "same")
+
+
+def _typed(f: Callable[..., Array]) -> Callable[..., Array]:
+    """Return f, a float32 gradient through which stays one; autograd divides it by an int64."""
+    return lambda *args, **kwargs: f(*map(_same, args), **kwargs)
 
 
 @primitive
@@ -544,22 +596,22 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "square": anp.square,
     "sign": anp.sign,
     "tanh": anp.tanh,
-    "maximum": anp.maximum,
-    "minimum": anp.minimum,
+    "maximum": _typed(anp.maximum),
+    "minimum": _typed(anp.minimum),
     "clip": anp.clip,
-    "where": _where,
+    "where": _typed(_where),
     "isfinite": anp.isfinite,
     "isnan": anp.isnan,
     "sum": anp.sum,
-    "mean": anp.mean,
-    "max": anp.max,
-    "min": anp.min,
+    "mean": _typed(anp.mean),
+    "max": _typed(anp.max),
+    "min": _typed(anp.min),
     "argmax": anp.argmax,
     "all": anp.all,
     "any": anp.any,
     "matmul": anp.matmul,
     "qr": np.linalg.qr,
-    "svd": lambda x: anp.linalg.svd(x, full_matrices=False),
+    "svd": _typed(lambda x: anp.linalg.svd(x, full_matrices=False)),
     "conv": _conv,
     "reshape": anp.reshape,
     "permute_dims": anp.transpose,
