@@ -639,12 +639,14 @@ def _svd(x: Array) -> tuple[Array, Array, Array]:
     return _transposed(ut), synced(s), _transposed(vt)
 
 
-def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array | None]:
-    if isinstance(xs, Symbol):
+def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Array | None]:
+    several = isinstance(xs, tuple)
+    first = xs[0] if several else xs
+    if isinstance(first, Symbol):
         return foreach(step, carry, xs)
     ys = []
-    for k in range(len(xs)):
-        carry, y = step(carry, xs[k])
+    for k in range(len(first)):
+        carry, y = step(carry, tuple(part[k] for part in xs) if several else xs[k])
         ys.append(y)
     return carry, None if ys[0] is None else mx.np.stack(ys)
 

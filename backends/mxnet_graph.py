@@ -163,16 +163,15 @@ class Graph:
         return ys[0] if self._outputs is None else ys[: self._outputs]
 
 
-def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array | None]:
+def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Array | None]:
     """Return `scan` as a node of a graph: its body is traced once, whatever the length."""
-    several = isinstance(carry, tuple)
-    carries = carry if several else (carry,)
+    carries, parts = (a if isinstance(a, tuple) else (a,) for a in (carry, xs))
     shapes = [shape_of(c) for c in carries]
     # foreach knows no shape (), neither of states nor of outputs, slices a vector wrongly, and
     # takes no array twice
     start = [c.reshape(s or (1,)) for c, s in zip(carries, shapes, strict=True)]
-    row = shape_of(xs)[1:]
-    xs = xs.reshape((-1, *(row or (1,))))
+    rows = [shape_of(x)[1:] for x in parts]
+    parts = [x.reshape((-1, *(row or (1,)))) for x, row in zip(parts, rows, strict=True)]
     outputs: bool  # are there any
     scalars: bool  # are they
 
@@ -181,32 +180,36 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any
         x._set_attr(__shape__=str(shape), __dtype__=str(code))
         return x.as_np_ndarray()
 
-    def body(x: Array, states: list[Array]) -> tuple[list[Array], list[Array]]:
+    def body(ins: list[Array], states: list[Array]) -> tuple[list[Array], list[Array]]:
         nonlocal outputs, scalars
-        x = known(x, shape_of(xs)[1:], dtype_of(xs))
+        ins = [known(x, shape_of(a)[1:], dtype_of(a)) for x, a in zip(ins, parts, strict=True)]
         states = [known(s, shape_of(c), dtype_of(c)) for s, c in zip(states, start, strict=True)]
-        inner = [_shaped(s, shape) for s, shape in zip(states, shapes, strict=True)]
-        carry, y = step(tuple(inner) if several else inner[0], _shaped(x, row))
-        ends = carry if several else (carry,)
+        inner = tuple(map(_shaped, states, shapes))
+        row = tuple(map(_shaped, ins, rows))
+        end, y = step(
+            inner if isinstance(carry, tuple) else inner[0],
+            row if isinstance(xs, tuple) else row[0],
+        )
+        ends = end if isinstance(carry, tuple) else (end,)
         states_out = [_shaped(c, s or (1,)) for c, s in zip(ends, shapes, strict=True)]
         outputs, scalars = y is not None, y is not None and shape_of(y) == ()
         ys = [_shaped(y, shape_of(y) or (1,))] if outputs else []
         # and it insists that each input be used
         used = {name for z in (*ys, *states_out) for name in z.list_inputs()}
-        ys += [z.reshape((-1,))[:1] for z in (x, *states) if z.name not in used]
+        ys += [z.reshape((-1,))[:1] for z in (*ins, *states) if z.name not in used]
         return [z.as_nd_ndarray() for z in ys], [z.as_nd_ndarray() for z in states_out]
 
     ys, states = mx.sym.contrib.foreach(
-        body, xs.as_nd_ndarray(), [c.as_nd_ndarray() for c in start]
+        body, [x.as_nd_ndarray() for x in parts], [c.as_nd_ndarray() for c in start]
     )
     states = tuple(
         _shaped(s.as_np_ndarray(), shape) for s, shape in zip(states, shapes, strict=True)
     )
-    carry = states if several else states[0]
+    last = states if isinstance(carry, tuple) else states[0]
     if not outputs:
-        return carry, None
+        return last, None
     y = ys[0].as_np_ndarray()
-    return carry, mx.sym.np.squeeze(y, 1) if scalars else y
+    return last, mx.sym.np.squeeze(y, 1) if scalars else y
 
 
 def _shaped(x: Array, shape: tuple[int, ...]) -> Array:

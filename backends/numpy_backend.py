@@ -578,10 +578,12 @@ defvjp(_placed, lambda *args: lambda g: _row(g, args[2]), argnums=(0,))
 defjvp(_placed, "same", argnums=(0,))
 
 
-def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array | None]:
+def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Array | None]:
     ys = []
-    for k in range(len(xs)):
-        carry, y = step(carry, _row(xs, k))
+    several = isinstance(xs, tuple)
+    for k in range(len(xs[0] if several else xs)):
+        x = tuple(_row(part, k) for part in xs) if several else _row(xs, k)
+        carry, y = step(carry, x)
         ys.append(y)
     return carry, None if ys[0] is None else _stacked(*ys)
 

@@ -487,26 +487,40 @@ def _arange(start: float, stop: float, step: float, *, dtype: str) -> Array:
     return tf.cast(tf.range(start, stop, step, "float64"), dtype)  # graphs have no range in half
 
 
-def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array | None]:
+def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Array | None]:
+    several = isinstance(xs, tuple)
+    parts = xs if several else (xs,)
+
     if tf.executing_eagerly():
         ys = []
-        for x in tf.unstack(xs):
-            carry, y = step(carry, x)
+        for row in zip(*map(tf.unstack, parts), strict=True):
+            carry, y = step(carry, row if several else row[0])
             ys.append(y)
         return carry, None if ys[0] is None else tf.stack(ys)
     # stacks of tensors, pushed to and popped from: the gradient of each is the other. That of
     # TensorArray.read adds up lists as long as xs, at every step
-    count, row = xs.shape[0], tf.constant(xs.shape[1:].as_list(), tf.int32)
+    count = parts[0].shape[0]
+    shapes = [tf.constant(part.shape[1:].as_list(), tf.int32) for part in parts]
 
-    def pop(rows: Array) -> tuple[Array, Array]:
-        return tf.raw_ops.TensorListPopBack(
-            input_handle=rows, element_shape=row, element_dtype=xs.dtype
-        )
+    def pop(rows: tuple[Array, ...]) -> tuple[tuple[Array, ...], Any]:
+        popped = [
+            tf.raw_ops.TensorListPopBack(
+                input_handle=handle, element_shape=shape, element_dtype=part.dtype
+            )
+            for handle, shape, part in zip(rows, shapes, parts, strict=True)
+        ]
+        rows, x = zip(*popped, strict=True)
+        return rows, x if several else x[0]
 
     def push(ys: Array, y: Array) -> Array:
         return tf.raw_ops.TensorListPushBack(input_handle=ys, tensor=y)
 
-    rows, x = pop(tf.raw_ops.TensorListFromTensor(tensor=tf.reverse(xs, [0]), element_shape=row))
+    rows, x = pop(
+        tuple(
+            tf.raw_ops.TensorListFromTensor(tensor=tf.reverse(part, [0]), element_shape=shape)
+            for part, shape in zip(parts, shapes, strict=True)
+        )
+    )
     carry, y = step(carry, x)  # outside of the loop: shows what a y is
     ys = ()
     if y is not None:

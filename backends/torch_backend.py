@@ -442,9 +442,9 @@ def _several(a: Any) -> bool:
 # --- the vocabulary -----------------------------------------------------------------------------
 
 
-def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array) -> tuple[Any, Array | None]:
+def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Array | None]:
     ys = []
-    for x in xs:
+    for x in zip(*xs, strict=True) if isinstance(xs, tuple) else xs:
         carry, y = step(carry, x)
         ys.append(y)
     return carry, None if ys[0] is None else torch.stack(ys)

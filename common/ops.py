@@ -326,11 +326,12 @@ def stop_gradient(x: Array, /) -> Array:
 
 
 @_word
-def scan(step: Callable[[Any, Any], Any], carry: Any, xs: Array, /) -> tuple[Any, Array | None]:
+def scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any, /) -> tuple[Any, Array | None]:
     """Fold over the leading axis, keeping outputs. Not in the standard; jax.lax.scan's meaning.
 
     ``step(carry, x) -> (carry, y)``; carry is an array or a tuple of arrays whose shapes and
-    dtypes stay as they are, y one array, or None in every step; returns the last carry, and the ys
-    stacked or None. Where the framework has a loop of its own it is used, so that long scans
-    compile in constant time.
+    dtypes stay as they are, xs an array or a tuple of arrays of one length, and x then a tuple of
+    their rows, y one array, or None in every step; returns the last carry, and the ys stacked or
+    None. Where the framework has a loop of its own it is used, so that long scans compile in
+    constant time.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -114,23 +113,15 @@ def run(
     """
     ops = nx.ops
     names = sorted(stacked)
-    shapes = {name: nx.shape_of(stacked[name]) for name in names}
-    count = shapes[names[0]][0]
-
-    if count == 1:
-        own = {name: ops.reshape(stacked[name], shapes[name][1:]) for name in names}
-        h, z = layer(h, own)
+    if nx.shape_of(stacked[names[0]])[0] == 1:
+        h, z = layer(h, {name: ops.squeeze(stacked[name], axis=0) for name in names})
         return h, ops.expand_dims(z, axis=0) if keep else None
-    rows = stacked[names[0]]
-    if len(names) > 1:
-        rows = ops.concat([ops.reshape(stacked[name], (count, -1)) for name in names], axis=1)
 
-    def step(h: Array, row: Array) -> tuple[Array, Array | None]:
-        own = {names[0]: row} if len(names) == 1 else _unpacked(nx, row, shapes)
-        h, z = layer(h, own)
+    def step(h: Array, own: tuple[Array, ...]) -> tuple[Array, Array | None]:
+        h, z = layer(h, dict(zip(names, own, strict=True)))
         return h, z if keep else None
 
-    h, z = ops.scan(step, h, rows)
+    h, z = ops.scan(step, h, tuple(stacked[name] for name in names))
     return h, z
 
 
@@ -153,13 +144,3 @@ def run_all(
         own = {k.removeprefix(prefix): v for k, v in every.items() if k.startswith(prefix)}
         h, trace[stack.name] = run(nx, layer(stack), h, own, keep=keep)
     return h, trace
-
-
-def _unpacked(nx: Backend, row: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """Return the arrays that were flattened and joined to one row, which is what a scan takes."""
-    own, start = {}, 0
-    for name, shape in shapes.items():
-        size = math.prod(shape[1:])
-        own[name] = nx.ops.reshape(row[start : start + size], shape[1:])
-        start += size
-    return own

@@ -69,11 +69,9 @@ def conv(x: np.ndarray, weight: np.ndarray, *, padding: int = 0) -> np.ndarray:
     return np.moveaxis(y, -1, 1)
 
 
-def scan(
-    step: Callable[..., Any], carry: Any, xs: np.ndarray
-) -> tuple[Any, np.ndarray | None]:
+def scan(step: Callable[..., Any], carry: Any, xs: Any) -> tuple[Any, np.ndarray | None]:
     ys = []
-    for x in xs:
+    for x in zip(*xs, strict=True) if isinstance(xs, tuple) else xs:
         carry, y = step(carry, x)
         ys.append(y)
     return carry, None if y is None else np.stack(ys)
@@ -85,6 +83,11 @@ def _add(carry: Any, x: Any) -> tuple[Any, Any]:
 
 def _count(carry: Any, x: Any) -> tuple[Any, Any]:
     return carry + 1.0, carry * 2.0  # x is not used
+
+
+def _paired(carry: Any, x: Any) -> tuple[Any, Any]:
+    assert isinstance(x, tuple), "the rows of several arrays are a tuple"
+    return carry + x[0], carry * x[1]
 
 
 def _last(carry: Any, x: Any) -> tuple[Any, None]:
@@ -188,6 +191,7 @@ CASES: dict[str, list[Case]] = {
         Case(scan, (_add, np.array(2.0), A[0][:1])),
         Case(scan, (_count, A[0], A)),
         Case(scan, (_count, A[:1], C[:, :1])),
+        Case(scan, (_paired, A[0], (A, C[0, :2, 0]))),
         Case(scan, (_last, A[0], A)),
         Case(scan, (_last, np.array(2.0), A[0][:1])),
         Case(scan, (_fibonacci, (A, B), C[0, :, :1])),

@@ -344,18 +344,19 @@ def test_vjp_of_constants_the_identity_and_scalars(nx, full_dtype):
 
 
 @pytest.mark.clause("differentiation.ops")
-def test_gradient_of_rows_that_are_used_twice(nx, full_dtype):
+def test_gradient_of_rows_that_are_used_twice(nx, mode, full_dtype, prepare):
     def f(xs):
         zero = xs[0] * 0.0
         _, sums = nx.ops.scan(lambda carry, x: (carry + x, carry + x), zero, xs)
         _, again = nx.ops.scan(lambda carry, x: (carry + x, x * 3.0), zero, xs)
-        return nx.ops.sum(sums) + nx.ops.sum(again) + nx.ops.sum(xs * xs)
+        _, both = nx.ops.scan(lambda carry, x: (carry, x[0] * 2.0 + x[1]), zero, (xs, xs))
+        return nx.ops.sum(sums) + nx.ops.sum(again) + nx.ops.sum(both) + nx.ops.sum(xs * xs)
 
     x = X.astype(full_dtype)
     with nx.scope():
-        _, gradient = nx.value_and_gradient(f)(nx.asarray(x))
+        _, gradient = nx.value_and_gradient(prepare(f))(nx.asarray(x))
     later = np.arange(len(x), 0, -1).reshape(-1, *[1] * (x.ndim - 1))
-    np.testing.assert_array_equal(nx.to_numpy(gradient), later + 3 + 2 * x)
+    np.testing.assert_array_equal(nx.to_numpy(gradient), later + 6 + 2 * x)
 
 
 @pytest.mark.clause("differentiation.dtypes")
