@@ -171,7 +171,7 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, 
     # takes no array twice
     start = [c.reshape(s or (1,)) for c, s in zip(carries, shapes, strict=True)]
     rows = [shape_of(x)[1:] for x in parts]
-    parts = [x.reshape((-1, *(row or (1,)))) for x, row in zip(parts, rows, strict=True)]
+    parts = tuple(x.reshape((-1, *(row or (1,)))) for x, row in zip(parts, rows, strict=True))
     outputs: bool  # are there any
     scalars: bool  # are they
 

@@ -490,9 +490,8 @@ def _arange(start: float, stop: float, step: float, *, dtype: str) -> Array:
 def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Array | None]:
     several = isinstance(xs, tuple)
     parts = xs if several else (xs,)
-
+    ys: Any = []
     if tf.executing_eagerly():
-        ys = []
         for row in zip(*map(tf.unstack, parts), strict=True):
             carry, y = step(carry, row if several else row[0])
             ys.append(y)
@@ -522,7 +521,6 @@ def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Ar
         )
     )
     carry, y = step(carry, x)  # outside of the loop: shows what a y is
-    ys = ()
     if y is not None:
         shape = tf.constant(y.shape.as_list(), tf.int32)
         empty = tf.raw_ops.EmptyTensorList(

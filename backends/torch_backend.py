@@ -98,7 +98,7 @@ def tanh(x: Array) -> Array:
 @_joined(lambda x, d, y=None: -2 * (tanh(x) if y is None else y) * d)
 @_in_float32
 def tanh_gradient(x: Array, y: Array | None = None) -> Array:
-    """Return the derivative at x; y is tanh(x) where it is known, of use for the next derivative."""
+    """Return the derivative at x; y is tanh(x) where it is known, which the next one is made of."""
     return _bell(x, 2).mul_(4)  # 1 / cosh(x)**2
 
 

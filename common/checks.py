@@ -167,14 +167,16 @@ class Checked:
 
 def _wrap(method: Callable[..., Any], check: Check) -> Callable[..., Any]:
     signature = inspect.signature(method)
-    parameters = list(signature.parameters.values())
-    names = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    plain = len(names) == len(parameters) and parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD
+    names = list(signature.parameters)
+    plain = {p.kind for p in signature.parameters.values()} <= {
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    }
 
     @functools.wraps(method)
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if plain and not kwargs and len(args) + 1 == len(names):  # what `bind` takes 8 us for
-            arguments = dict(zip(names, (self, *args), strict=True))
+        if plain and not kwargs and len(args) + 1 == len(names):
+            arguments = dict(zip(names, (self, *args), strict=True))  # as `bind` does, much faster
         else:
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()

@@ -66,7 +66,7 @@ def run(
     /,
     *,
     seed: int,
-    depth: int = 128,
+    depth: int = 100,
     width: int = 32,
     batch: int = 128,
     steps: int = 100,

@@ -137,7 +137,7 @@ def _svd(x):
 
 def _scan(step, carry, xs):
     ys = []
-    for x in zip(*xs) if isinstance(xs, tuple) else xs:
+    for x in zip(*xs, strict=True) if isinstance(xs, tuple) else xs:
         carry, y = step(carry, x)
         ys.append(y)
     return carry, None if ys[0] is None else mx.stack(ys)
