@@ -62,12 +62,12 @@ def _in_place(x: Array) -> bool:
 
 def _bell(x: Array, scale: float) -> Array:
     """Return y - y**2 of y = sigmoid(-scale |x|), which is at most 1/2: nothing cancels."""
-    y = np_of(x).abs(x)
+    npx, y = npx_of(x), np_of(x).abs(x)
     if not _in_place(x):
-        y = npx_of(x).sigmoid(-scale * y)
+        y = npx.sigmoid(-scale * y)
         return y - y * y
     y *= -scale
-    y = npx_of(x).sigmoid(y)
+    y = npx.sigmoid(y)
     y -= y * y
     return y
 
