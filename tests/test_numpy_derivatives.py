@@ -49,3 +49,15 @@ def test_the_gradient_of_a_dictionary_is_differentiated_too() -> None:
     np.testing.assert_allclose(y, 3 * x**2)
     np.testing.assert_allclose(pullback(ones), 6 * x)
     np.testing.assert_allclose(NX.jvp(gradient, x, ones)[1], 6 * x)
+
+
+@pytest.mark.parametrize("written", ["a", "b", "c"])
+def test_gradients_of_a_dictionary_are_arrays_of_their_own(written: str) -> None:
+    """One cotangent reaches all three, as it is or reshaped."""
+    values = {"a": np.ones((2, 3)), "b": np.ones(6), "c": np.ones((2, 3))}
+    _, gradient = NX.value_and_gradient(
+        lambda p: OPS.sum(p["a"] + OPS.reshape(p["b"], (2, 3)) + p["c"])
+    )(values)
+    gradient[written][...] = 7.0
+    for name in values.keys() - {written}:
+        np.testing.assert_array_equal(gradient[name], values[name])
