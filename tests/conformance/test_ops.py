@@ -96,6 +96,7 @@ def _judge_meaning(nx, prepare, words, dtype, cases_of):
     observed = _called(nx, prepare, cases, arrays, dtype)
     values = [nx.to_numpy(a).astype(x.dtype) for a, x in zip(arrays, leaves, strict=True)]
     for (word, _), xs, ys in zip(cases, observed, _by_oracle(cases, values), strict=True):
+        assert len(_flat(xs)) == len(_flat(ys)), f"{word}: {len(_flat(xs))} results"
         for x, y in zip(_flat(xs), map(np.asarray, _flat(ys)), strict=True):
             assert nx.shape_of(x) == y.shape, word
             found = nx.to_numpy(x)
