@@ -175,7 +175,7 @@ class Residual:
             }
             h = ops.matmul(x, turned["input/weight"][0])
 
-            def block(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array]:
+            def block(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array | None]:
                 change, hidden = self._branch(nx, h, own)
                 return h + change, ops.concat([h, hidden], axis=1) if keep else None
 
