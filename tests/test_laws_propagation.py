@@ -6,6 +6,7 @@ import math
 import mpmath as mp
 import numpy as np
 import pytest
+from scipy.stats import chi2, kstest
 
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import propagation
@@ -243,3 +244,71 @@ def test_tilted_weights_by_the_power_of_the_norm():
     assert tilted.cumulant(np.array([1.0]))[0] == pytest.approx(
         law.cumulant(np.array([3.0]))[0] - at[1], rel=1e-12
     )
+
+
+# --- what each row adds to those before ----------------------------------------------------------
+
+
+def test_innovations_are_those_of_a_triangular_factor():
+    """R = L Q with orthonormal rows of Q: the rows of L^-1 Z are what W maps those of Q to."""
+    draws = np.random.default_rng(1)
+    rows, W = draws.normal(size=(5, 7)), draws.normal(size=(3, 7))
+    q, r = np.linalg.qr(rows.T)
+    images = np.linalg.solve(r.T, rows @ W.T)
+    expected = np.square(images).sum(axis=1)
+    np.testing.assert_allclose(np.square(W @ q).sum(axis=0), expected, rtol=1e-10)
+    found = propagation.innovations(rows, rows @ W.T, resolved=np.zeros(5))
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    later = propagation.innovations(rows, rows @ W.T, resolved=np.zeros(5), told=2)
+    np.testing.assert_array_equal(later, found[2:])
+    away = np.eye(3)[:1]
+    part = propagation.innovations(rows, rows @ W.T, resolved=np.zeros(5), seen=2.5 * away)
+    np.testing.assert_allclose(part, np.square(images[:, 1:]).sum(axis=1), rtol=1e-10)
+
+
+def test_rows_that_do_not_stand_out_are_left_out():
+    rows = np.array([[1.0, 0, 0], [2.0, 1e-9, 0], [0, 1.0, 0], [0, 0, 0]])
+    W = np.arange(6.0).reshape(2, 3)
+    resolved = np.full(4, 1e-8)
+    expected = [9.0, np.nan, 17.0, np.nan]
+    found = propagation.innovations(rows, rows @ W.T, resolved=resolved)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    # what the second told, too little to see, may be what the third owes to it
+    later = propagation.innovations(rows, rows @ W.T, resolved=resolved, told=2)
+    np.testing.assert_array_equal(later, [np.nan, np.nan])
+    zero = propagation.innovations(rows[[3, 0]], rows[[3, 0]] @ W.T, resolved=resolved, told=1)
+    np.testing.assert_allclose(zero, [9.0])
+
+
+def test_what_a_row_leaves_in_another_counts():
+    """The second direction is known to 1e-3 alone, so that a third row of 1e-4 beside it is not."""
+    rows = np.array([[1.0, 0, 0], [1.0, 1e-5, 0], [0, 1.0, 1e-4]])
+    resolved = np.array([1e-8, 1e-8, 1e-8])
+    found = propagation.innovations(rows, rows, resolved=resolved)
+    np.testing.assert_array_equal(np.isnan(found), [False, False, True])
+    alone = propagation.innovations(rows[[0, 2]], rows[[0, 2]], resolved=resolved)
+    assert not np.isnan(alone).any()
+
+
+def test_steps_of_shared_weights_are_independent_chi_squares():
+    """A recurrent net, and back through the transposed weights: no step knows those before."""
+    draws, steps, n = np.random.default_rng(2), 5, 12
+    there, back, naive = [], [], []
+    for _ in range(3000):
+        W = draws.normal(size=(n, n))
+        h, rows, outputs = np.ones(n), [], []
+        for _ in range(steps):
+            rows.append(h)
+            outputs.append(W @ h)
+            h = np.tanh(W @ h / math.sqrt(n) + 0.5 * h)
+        R, Z = np.array(rows), np.array(outputs)
+        there.append(propagation.innovations(R, Z, resolved=np.full(steps, 1e-9)))
+        y = np.tanh(Z[-1])[None]
+        back.append(propagation.innovations(y, y @ W, resolved=np.zeros(1), seen=R)[0])
+        naive.append(float(np.sum(np.square(y @ W)) / np.sum(y * y)))
+    there = np.array(there)
+    assert kstest(there.ravel(), chi2(n).cdf).pvalue > 1e-6
+    assert kstest(back, chi2(n - steps).cdf).pvalue > 1e-6
+    assert kstest(naive, chi2(n).cdf).pvalue < 1e-9  # the conditioning is needed
+    correlations = np.corrcoef(np.log(there).T) - np.eye(steps)
+    assert np.abs(correlations).max() < 6 / math.sqrt(3000)

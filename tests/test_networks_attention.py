@@ -75,9 +75,9 @@ def by_hand(network, parameters, x):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_forward_is_the_plain_loop(options):
     network, parameters, x = drawn(options)
-    for observed, expected in zip(
-        network.forward(nx, parameters, x), by_hand(network, parameters, x), strict=True
-    ):
+    output, trace = network.forward(nx, parameters, x)
+    scores = np.stack([network.scores(nx, z) for z in trace["projection"]])
+    for observed, expected in zip((output, scores), by_hand(network, parameters, x), strict=True):
         assert observed.shape == expected.shape
         np.testing.assert_allclose(observed, expected, rtol=CLOSE, atol=CLOSE)
 
@@ -139,8 +139,8 @@ def test_queries_of_zero_hear_all_tokens_alike():
     network, parameters, x = drawn({"residual": False}, depth=1)
     parameters["projection"][0, :FEATURES] = 0
     _, _, V, O = weights(parameters, 0, FEATURES)  # noqa: E741 - its name
-    output, scores = network.forward(nx, parameters, x)
-    assert (scores == 0).all()
+    output, trace = network.forward(nx, parameters, x)
+    assert (network.scores(nx, trace["projection"][0]) == 0).all()
     mean = np.broadcast_to(x.mean(axis=1, keepdims=True), x.shape) @ (O @ V).T
     np.testing.assert_allclose(output, mean, rtol=CLOSE, atol=CLOSE)
     expected = np.tile(O @ V / TOKENS, (TOKENS, TOKENS))
@@ -210,8 +210,12 @@ def test_parameters_have_these_paths_shapes_and_dtypes():
     }
     assert (parameters["scale"] == 1).all()
     assert (parameters["shift"] == 0).all()
-    output, scores = network.forward(nx, parameters, nx.stream(1).normal((3, 5, 6)))
-    for a in (*parameters.values(), output, scores):
+    output, trace = network.forward(nx, parameters, nx.stream(1).normal((3, 5, 6)))
+    assert {name: a.shape for name, a in trace.items()} == {
+        "projection": (2, 3, 5, 12),
+        "output": (2, 3, 5, 6),
+    }
+    for a in (*parameters.values(), output, *trace.values()):
         assert a.dtype == np.float32
     assert set(Attention(2, 6).initialize(nx, nx.stream(0))) == {"projection", "output"}
 

@@ -72,7 +72,9 @@ def test_forward_is_the_definition(options):
         "stack0": (1, 2, 3, 5, 5),
         "stack1": (1, 2, 3, 5, 5),
         "stack2": (1, 2, 4, 5, 5),
+        "readout": (1, 2, 3),
     }
+    np.testing.assert_array_equal(trace["readout"][0], y)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=named)

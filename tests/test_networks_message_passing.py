@@ -57,7 +57,7 @@ def test_forward_is_the_plain_loop(activation):
         h = np.vectorize(phi, otypes=[float])(z)
     output, preactivations = network.forward(nx, parameters, x, S)
     np.testing.assert_allclose(output, h, rtol=CLOSE, atol=CLOSE)
-    np.testing.assert_allclose(preactivations, trace, rtol=CLOSE, atol=CLOSE)
+    np.testing.assert_allclose(preactivations["layers"], trace, rtol=CLOSE, atol=CLOSE)
 
 
 def test_renaming_nodes_renames_outputs():

@@ -7,13 +7,14 @@ from isometry.backends.numpy_backend import NumpyBackend
 from isometry.common import studies
 from isometry.common.errors import InvalidArgument
 from isometry.common.networks.fully_connected import NORMS
-from isometry.common.studies.signal_propagation import SHORTCUTS
+from isometry.common.networks.on_digits import SHORTCUTS
 
 STUDY = "signal-propagation"
 SMALL = {"depth": 8, "width": 64, "networks": 4, "steps": 2, "examples": 16}
-PRODUCT = "every layer is W h + b of the reference's signal h: largest share of the bound"
+PRODUCT = "every layer is W r + b of the reference's signal: largest share of the bound"
+OUTER = "the gradient in every W is the sum of (gradient in z) r^T: largest share of the bound"
 LENGTH = "each layer's step of the signal's length follows its law"
-ACROSS = "each layer's step of the second input across the first, the cosine's, follows its law"
+ACROSS = "each layer's step of further rows across the first, the cosine's, follows its law"
 BACK = "each layer's step of the gradient across the signals follows its law"
 FORTH_ALL = "growth of ln ||h||**2 over all layers"
 BACK_ALL = "growth of ln ||dL/dz||**2 from the last to the first over all layers"
@@ -35,6 +36,7 @@ def test_every_claim_holds_by_default():
     )
     assert {check.claim for check in result.checks} == {
         PRODUCT,
+        OUTER,
         LENGTH,
         ACROSS,
         FORTH_ALL,
@@ -53,19 +55,19 @@ def test_every_claim_holds_by_default():
 @pytest.mark.parametrize(
     ("parameters", "claims"),
     [
-        ({"activation": "tanh"}, {PRODUCT, LENGTH, ACROSS, BACK}),
-        ({"activation": "sigmoid", "bias": 0.5}, {PRODUCT, LENGTH, ACROSS, BACK}),
-        ({"activation": "linear"}, {PRODUCT, LENGTH, ACROSS, BACK, FORTH_ALL, BACK_ALL}),
-        ({"bias": 0.3}, {PRODUCT, LENGTH, ACROSS}),
-        ({"initializer": "orthogonal", "activation": "tanh"}, {PRODUCT, KEEPS}),
-        ({"initializer": "he_uniform"}, {PRODUCT}),
-        ({"initializer": "zeros"}, {PRODUCT}),
-        ({"dtype": "float32", "activation": "leaky_relu"}, {PRODUCT, LENGTH, ACROSS, BACK}),
+        ({"activation": "tanh"}, {PRODUCT, OUTER, LENGTH, ACROSS, BACK}),
+        ({"activation": "sigmoid", "bias": 0.5}, {PRODUCT, OUTER, LENGTH, ACROSS, BACK}),
+        ({"activation": "linear"}, {PRODUCT, OUTER, LENGTH, ACROSS, BACK, FORTH_ALL, BACK_ALL}),
+        ({"bias": 0.3}, {PRODUCT, OUTER, LENGTH, ACROSS}),
+        ({"initializer": "orthogonal", "activation": "tanh"}, {PRODUCT, OUTER, KEEPS}),
+        ({"initializer": "he_uniform"}, {PRODUCT, OUTER}),
+        ({"initializer": "zeros"}, {PRODUCT, OUTER}),
+        ({"dtype": "float32", "activation": "leaky_relu"}, {PRODUCT, OUTER, LENGTH, ACROSS, BACK}),
         *(
             ({"normalization": kind, "place": place, "shortcut": shortcut, "bias": 0.1}, None)
             for kind in NORMS
             for place in ("preactivation", "activation")
-            for shortcut in ("none", *SHORTCUTS)
+            for shortcut in SHORTCUTS
         ),
     ],
     ids=str,
@@ -73,9 +75,63 @@ def test_every_claim_holds_by_default():
 def test_claims_hold_for_every_kind_of_net(parameters, claims):
     result = run(**parameters)
     assert [check for check in result.checks if not check.passed] == []
-    assert {check.claim for check in result.checks} == (claims or {PRODUCT, LENGTH, ACROSS})
+    assert {check.claim for check in result.checks} == (claims or {PRODUCT, OUTER, LENGTH, ACROSS})
     theory = {name for name in result.quantities if name.startswith("theory/")}
     assert len(theory) == (0 if "normalization" in parameters else 3)
+
+
+@pytest.mark.parametrize(
+    ("family", "parameters", "claims"),
+    [
+        ("convolutional", {"depth": 4, "bias": 0.3}, {LENGTH, ACROSS}),
+        ("convolutional", {"depth": 4, "initializer": "delta_orthogonal"}, {KEEPS}),
+        ("recurrent", {"bias": 0.3, "activation": "tanh"}, {LENGTH, ACROSS}),
+        ("recurrent", {"initializer": "orthogonal"}, set()),
+        ("lstm", {"bias": 0.3, "dtype": "float32"}, {LENGTH, ACROSS}),
+        ("attention", {"steps": 1, "rate": 0.01, "depth": 4}, {LENGTH, ACROSS}),
+        ("attention", {"shortcut": "residual", "normalization": "layer"}, {LENGTH, ACROSS}),
+        (
+            "attention",
+            {"normalization": "layer", "place": "activation", "dtype": "float32"},
+            {LENGTH, ACROSS},
+        ),
+        ("attention", {"initializer": "orthogonal", "depth": 4}, {KEEPS}),
+        ("autoencoder", {"bias": 0.3, "activation": "sigmoid"}, {LENGTH, ACROSS}),
+        ("autoencoder", {"initializer": "orthogonal"}, {KEEPS}),
+        ("message_passing", {}, {LENGTH, ACROSS}),
+        ("message_passing", {"activation": "linear", "dtype": "float32"}, {LENGTH, ACROSS}),
+    ],
+    ids=str,
+)
+def test_claims_hold_in_every_family(family, parameters, claims):
+    result = run(**{"family": family, "networks": 3} | parameters)
+    assert [check for check in result.checks if not check.passed] == []
+    assert {check.claim for check in result.checks} == claims | {PRODUCT, OUTER}
+    q = {name: quantity.values for name, quantity in result.quantities.items()}
+    depth = (SMALL | parameters)["depth"]
+    assert len(q["second moment"]) == len(q["cosine"]) == depth + 1
+    assert len(q["distance"]) == len(q["gradient variance"]) == depth
+    assert len(q["dead"]) == depth - (family in ("convolutional", "autoencoder"))
+    assert q["second moment"][0] == pytest.approx(1)
+    assert (q["distance"] > 0).all()
+    assert family.replace("_", " ") in result.finding
+
+
+def test_a_digit_s_neighbours_become_alike():
+    """What graph convolutions do: the nodes of one graph lose what tells them apart."""
+    cosines = {
+        family: run(family=family, activation="linear").quantities["cosine"].values
+        for family in ("message_passing", "fully_connected")
+    }
+    assert cosines["message_passing"][-1] > 0.9 > cosines["fully_connected"][-1]
+
+
+def test_the_distance_is_that_of_the_weights():
+    """One step moves W by rate times the gradient; the autoencoder's two uses are one weight."""
+    result = run(family="autoencoder", steps=1, networks=1)
+    distance = result.quantities["distance"].values
+    np.testing.assert_array_equal(distance, distance[::-1])
+    assert len(set(distance)) == SMALL["depth"] / 2
 
 
 def test_measures_what_they_say():
@@ -151,6 +207,19 @@ class TooLarge(NumpyBackend):
         (TooLarge, {"activation": "linear"}, FORTH_ALL),
         (TooLarge, {"activation": "linear"}, BACK_ALL),
         (LostGradient, {"activation": "tanh"}, BACK),
+        (LostGradient, {"activation": "sigmoid"}, OUTER),
+        *(
+            (broken, parameters, claim)
+            for parameters in (
+                {"family": "convolutional", "depth": 3},
+                {"family": "recurrent"},
+                {"family": "autoencoder"},
+                {"family": "message_passing"},
+            )
+            for broken, claim in ((TooLarge, LENGTH), (TooLarge, ACROSS), (LeakyMask, PRODUCT))
+        ),
+        (TooLarge, {"family": "lstm"}, LENGTH),
+        (TooLarge, {"family": "attention", "depth": 2, "rate": 1e-3}, ACROSS),
         (LostGradient, {}, BACK_ALL),
     ],
 )
@@ -188,6 +257,17 @@ def test_catches_weights_that_are_not_orthogonal():
         ({"examples": 1798}, "examples must be between .* 1797; received 1798"),
         ({"activation": "rlu"}, "did you mean 'relu'"),
         ({"initializer": "he_norml"}, "did you mean 'he_normal'"),
+        ({"family": "lsmt"}, "did you mean 'lstm'"),
+        (
+            {"family": "lstm", "normalization": "batch"},
+            "normalization of the family lstm must be none; received 'batch'",
+        ),
+        (
+            {"family": "attention", "shortcut": "dense"},
+            "shortcut of the family attention must be none or residual; .* 'dense'",
+        ),
+        ({"family": "message_passing", "bias": 0.1}, "bias must be 0; received 0.1"),
+        ({"family": "autoencoder", "depth": 5}, "depth must be even; received 5"),
         ({"normalization": "bach"}, "did you mean 'batch'"),
         ({"shortcut": "residul"}, "did you mean 'residual'"),
         ({"place": "before"}, "preactivation, activation"),

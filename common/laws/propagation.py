@@ -31,7 +31,9 @@ hence what part of the moment a sample can see.
 ``h_l`` has independent entries phi(N(0, s_l**2 ||h_{l-1}||**2)); and, W_l being Gaussian and
 unconstrained orthogonally to h_{l-1} given the whole forward pass, the part of g_{l-1} orthogonal
 to h_{l-1} has squared norm ``s_l**2 ||d_l||**2 chi2_{n_{l-1} - 1}`` (the conditioning of Bayati
-and Montanari 2011, lemma 10). No mean-field assumption is needed to check a tanh net.
+and Montanari 2011, lemma 10). No mean-field assumption is needed to check a tanh net. For weights
+that are used more than once, on many rows, in every step, or transposed on the way back, the same
+conditioning says what each use adds to those before: `innovations`.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ __all__ = [
     "forward_laws",
     "fourth_moment_ratio",
     "growth",
+    "innovations",
     "mean_bound",
     "second_moments",
     "sum_cdf",
@@ -381,6 +384,60 @@ def _nodes(grouped: Sequence[tuple[LogChiSquare, int]], step: float) -> int:
         if size / -math.expm1(-slope * step) <= 1e-13 * nodes:
             return nodes
         nodes *= 2
+
+
+def innovations(
+    rows: np.ndarray,
+    outputs: np.ndarray,
+    *,
+    resolved: np.ndarray,
+    told: int = 0,
+    seen: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return what the output of each row adds to those before, ``||P z_i'||**2 / ||r_i'||**2``.
+
+    For ``z_i = W r_i``, W (n_out, n_in) of independent entries N(0, 1), and rows of which each may
+    depend on the outputs of those before it: r_i' is r_i less its projection on r_1 .. r_{i-1}, and
+    z_i' the same combination of outputs, hence W r_i'. Given the outputs before, W is unconstrained
+    orthogonally to those rows (Bayati and Montanari 2011, lemma 10), so that the ratio has the law
+    chi2_{n_out - k}, and the ratios are independent. P projects away the k rows of `seen`, vectors
+    v of which W^T v is known, too: those that the transposed weights were given before.
+
+    Parameters
+    ----------
+    rows : array (m, n_in)
+    outputs : array (m, n_out)
+    resolved : array (m,)
+        A row with ``||r_i'||`` no larger than this is left out: rounding hides what it adds. To
+        each row's own is added what those before leave in it, ``|c_k| resolved_k / ||r_k'||`` for
+        a component c_k along r_k'.
+    told : int
+        So many first rows came in earlier uses of the weights; their ratios are not returned.
+    seen : array (k, n_out), optional
+
+    Returns
+    -------
+    array (m - told,)
+        NaN for a row left out; and for all where one of `told` was that is not 0, as what later
+        rows owe to it is not known.
+    """
+    basis, images = np.empty((0, rows.shape[1])), np.empty((0, outputs.shape[1]))
+    away = np.empty((outputs.shape[1], 0)) if seen is None else np.linalg.qr(seen.T)[0]
+    floors = np.empty(0)
+    found = np.full(len(rows), math.nan)
+    for i, (r, z) in enumerate(zip(rows, outputs, strict=True)):
+        floor = resolved[i] + float(np.abs(basis @ r) @ floors)
+        for _ in range(2):  # the second time removes what rounding left (Giraud et al. 2005)
+            along = basis @ r
+            r, z = r - along @ basis, z - along @ images
+        rest = float(np.linalg.norm(r))
+        if rest > floor:
+            found[i] = float(np.sum(np.square(z - away @ (away.T @ z)))) / rest**2
+            basis, images = np.vstack([basis, r / rest]), np.vstack([images, z / rest])
+            floors = np.append(floors, floor / rest)
+        elif i < told and r.any():
+            return np.full(len(rows) - told, math.nan)
+    return found[told:]
 
 
 def tanh_sum_bound(q: np.ndarray, width: int, level: float) -> tuple[float, float]:

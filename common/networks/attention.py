@@ -87,6 +87,11 @@ class Attention:
         """d, of a query, key and value."""
         return self.features if self.head is None else self.head
 
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """Names of the preactivations that `forward` returns."""
+        return ("projection", "output")
+
     def initialize(
         self, nx: Backend, stream: Stream, /, *, dtype: str = "float32"
     ) -> dict[str, Array]:
@@ -113,8 +118,13 @@ class Attention:
         return parameters
 
     def forward(
-        self, nx: Backend, parameters: Mapping[str, Array], x: Array, /
-    ) -> tuple[Array, Array]:
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        /,
+        extras: Mapping[str, Array] | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
         """Run the blocks on a batch of sequences.
 
         Parameters
@@ -122,27 +132,69 @@ class Attention:
         parameters : mapping of str to array
             As `initialize` returns them.
         x : array (batch, tokens, features)
+        extras : mapping of str to array, optional
+            ``projection/offset`` and ``output/offset``, of the shapes below, added to them.
 
         Returns
         -------
         output : array (batch, tokens, features)
-        scores : array (depth, batch, tokens, tokens)
-            ``Q K^T / sqrt(d)``, whose rows the softmax is of.
+        preactivations : dict of str to array
+            ``projection`` -> Q, K and V side by side (depth, batch, tokens, 3 head), whose `scores`
+            the softmax is of, and ``output`` -> what W_O gives (depth, batch, tokens, features).
         """
-        ops, d = nx.ops, self.size
+        h, z = self._run(nx, parameters, x, extras, keep=True)
+        assert z is not None
+        cut = 3 * self.size
+        return h, {"projection": z[:, :, :, :cut], "output": z[:, :, :, cut:]}
+
+    def output(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        /,
+        extras: Mapping[str, Array] | None = None,
+    ) -> Array:
+        """Return the output of `forward` alone: no preactivations are kept."""
+        return self._run(nx, parameters, x, extras, keep=False)[0]
+
+    def scores(self, nx: Backend, projection: Array, /) -> Array:
+        """Return ``Q K^T / sqrt(d)`` (batch, tokens, tokens) of a block's projection."""
+        q, k, _ = self._parts(projection)
+        return nx.ops.matmul(q, nx.ops.permute_dims(k, (0, 2, 1))) / self.size**0.5
+
+    def _parts(self, projection: Array) -> tuple[Array, Array, Array]:
+        d = self.size
+        q, k, v = (projection[:, :, part * d : (part + 1) * d] for part in range(3))
+        return q, k, v
+
+    def _run(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        extras: Mapping[str, Array] | None,
+        *,
+        keep: bool,
+    ) -> tuple[Array, Array | None]:
+        ops = nx.ops
+
+        def linear(name: str, h: Array, own: Mapping[str, Array]) -> Array:
+            z = ops.matmul(h, ops.permute_dims(own[name], (1, 0)))
+            return z + own[f"{name}/offset"] if f"{name}/offset" in own else z
 
         def normalized(h: Array, own: Mapping[str, Array]) -> Array:
             return nx.layer_norm(h, own["scale"], own["shift"])
 
         def block(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array]:
             heard = normalized(h, own) if self.layer_norm == "before" else h
-            z = ops.matmul(heard, ops.permute_dims(own["projection"], (1, 0)))
-            q, k, v = (z[:, :, part * d : (part + 1) * d] for part in range(3))
-            scores = ops.matmul(q, ops.permute_dims(k, (0, 2, 1))) / d**0.5
-            mixed = ops.matmul(softmax(nx, scores), v)
-            y = ops.matmul(mixed, ops.permute_dims(own["output"], (1, 0)))
+            z = linear("projection", heard, own)
+            mixed = ops.matmul(softmax(nx, self.scores(nx, z)), self._parts(z)[2])
+            y = linear("output", mixed, own)
+            kept = ops.concat([z, y], axis=2) if keep else y
             y = h + y if self.residual else y
-            return normalized(y, own) if self.layer_norm == "after" else y, scores
+            return normalized(y, own) if self.layer_norm == "after" else y, kept
 
         with nx.scope():
-            return run(nx, block, x, {k: parameters[k] for k in PATHS if k in parameters})
+            stacked = {k: parameters[k] for k in PATHS if k in parameters}
+            return run(nx, block, x, {**stacked, **(extras or {})}, keep=keep)

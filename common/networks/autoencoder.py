@@ -68,6 +68,14 @@ class TiedAutoencoder:
         """
         return grouped([(*pair, k > 0) for k, pair in enumerate(itertools.pairwise(self.widths))])
 
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """Names of the preactivations that `forward` returns, as the signal meets them."""
+        return (
+            *(f"{stack.name}/encoder" for stack in self.stacks),
+            *(f"{stack.name}/decoder" for stack in self.stacks[::-1]),
+        )
+
     def initialize(
         self, nx: Backend, stream: Stream, /, *, dtype: str = "float32"
     ) -> dict[str, Array]:
@@ -93,7 +101,12 @@ class TiedAutoencoder:
         return parameters
 
     def forward(
-        self, nx: Backend, parameters: Mapping[str, Array], x: Array, /
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        /,
+        extras: Mapping[str, Array] | None = None,
     ) -> tuple[Array, dict[str, Array]]:
         """Encode a batch, and decode the codes.
 
@@ -102,6 +115,9 @@ class TiedAutoencoder:
         parameters : mapping of str to array
             As `initialize` returns them.
         x : array (batch, n_0)
+        extras : mapping of str to array, optional
+            ``stackK/encoder/offset`` and ``stackK/decoder/offset``, of the shapes below, added to
+            the preactivations.
 
         Returns
         -------
@@ -111,13 +127,38 @@ class TiedAutoencoder:
             For each stack ``stackK/encoder`` (count, batch, n_out) and ``stackK/decoder`` (count,
             batch, n_in), both from the first layer to the last that the signal meets.
         """
+        return self._run(nx, parameters, x, extras or {}, keep=True)
+
+    def output(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        /,
+        extras: Mapping[str, Array] | None = None,
+    ) -> Array:
+        """Return the output of `forward` alone: no preactivations are kept."""
+        return self._run(nx, parameters, x, extras or {}, keep=False)[0]
+
+    def _run(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        extras: Mapping[str, Array],
+        *,
+        keep: bool,
+    ) -> tuple[Array, dict[str, Array]]:
         h, trace = x, {}
         with nx.scope():
             for way, stacks in (("encoder", self.stacks), ("decoder", self.stacks[::-1])):
                 for stack in stacks:
+                    name = f"{stack.name}/{way}"
                     own = _own(nx, parameters, stack, way)
+                    if f"{name}/offset" in extras:
+                        own["offset"] = extras[f"{name}/offset"]
                     layer = self._layer(nx, stack, way)
-                    h, trace[f"{stack.name}/{way}"] = run(nx, layer, h, own)
+                    h, trace[name] = run(nx, layer, h, own, keep=keep)
         return h, trace
 
     def _layer(self, nx: Backend, stack: Stack, way: str) -> Layer:
@@ -127,7 +168,8 @@ class TiedAutoencoder:
         def layer(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array]:
             weight = own["weight"]
             z = ops.matmul(h, ops.permute_dims(weight, (1, 0)) if encodes else weight)
-            z = z + own["bias"] if "bias" in own else z
+            for term in ("bias", "offset"):
+                z = z + own[term] if term in own else z
             return phi(nx, z) if encodes or stack.hidden else z, z
 
         return layer

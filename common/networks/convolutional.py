@@ -98,6 +98,11 @@ class Convolutional:
         """
         return grouped([(*pair, True) for pair in itertools.pairwise(self.channels)])
 
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """Names of the preactivations that `forward` returns."""
+        return (*(stack.name for stack in self.stacks), "readout")
+
     def initialize(
         self, nx: Backend, stream: Stream, /, *, dtype: str = "float32"
     ) -> dict[str, Array]:
@@ -146,13 +151,15 @@ class Convolutional:
             As `initialize` returns them.
         x : array (batch, c_0, size, size)
         extras : mapping of str to array, optional
-            ``stackK/offset`` (count, batch, c_out, size, size), added to the preactivations.
+            ``stackK/offset`` (count, batch, c_out, size, size), added to the preactivations, and
+            ``readout/offset`` (1, batch, outputs), added to the output.
 
         Returns
         -------
         output : array (batch, outputs)
         preactivations : dict of str to array
-            For each stack ``stackK`` -> z (count, batch, c_out, size, size).
+            For each stack ``stackK`` -> z (count, batch, c_out, size, size), and ``readout`` -> the
+            output, as (1, batch, outputs).
         """
         return self._run(nx, parameters, x, extras, keep=True)
 
@@ -182,8 +189,11 @@ class Convolutional:
             h, trace = run_all(nx, self.stacks, lambda _: self._layer(nx), x, every, keep=keep)
             flat = ops.reshape(h, (-1, self.channels[-1] * self.size**2))
             y = ops.matmul(flat, ops.permute_dims(every["readout/weight"], (1, 0)))
-            if "readout/bias" in every:
-                y = y + every["readout/bias"]
+            for term in ("readout/bias", "readout/offset"):
+                y = y + every[term] if term in every else y
+            y = ops.reshape(y, (-1, self.outputs))  # the offset's axis of one layer is dropped
+            if keep:
+                trace["readout"] = ops.expand_dims(y, axis=0)
         return y, trace
 
     def _layer(self, nx: Backend) -> Layer:

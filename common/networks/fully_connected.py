@@ -105,6 +105,11 @@ class FullyConnected:
         ]
         return grouped(shapes)
 
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """Names of the preactivations that `forward` returns."""
+        return tuple(stack.name for stack in self.stacks)
+
     def initialize(
         self, nx: Backend, stream: Stream, /, *, dtype: str = "float32"
     ) -> dict[str, Array]:

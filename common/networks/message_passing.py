@@ -85,6 +85,11 @@ class MessagePassing:
         activation(self.activation)
         initializer(self.initializer)
 
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """Names of the preactivations that `forward` returns."""
+        return ("layers",)
+
     def initialize(
         self, nx: Backend, stream: Stream, /, *, dtype: str = "float32"
     ) -> dict[str, Array]:
@@ -94,8 +99,14 @@ class MessagePassing:
             return {"weight": draw(nx, self.initializer, self.depth, shape, stream, dtype)}
 
     def forward(
-        self, nx: Backend, parameters: Mapping[str, Array], x: Array, adjacency: Array, /
-    ) -> tuple[Array, Array]:
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        adjacency: Array,
+        /,
+        extras: Mapping[str, Array] | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
         """Run the network on a graph.
 
         Parameters
@@ -103,18 +114,48 @@ class MessagePassing:
         x : array (nodes, features)
         adjacency : array (nodes, nodes)
             S, as of `symmetric_adjacency`.
+        extras : mapping of str to array, optional
+            ``layers/offset`` (depth, nodes, features), added to the preactivations.
 
         Returns
         -------
         output : array (nodes, features)
-        preactivations : array (depth, nodes, features)
+        preactivations : dict of str to array
+            ``layers`` -> S H_{l-1} W_l^T of each layer (depth, nodes, features).
         """
+        output, z = self._run(nx, parameters, x, adjacency, extras, keep=True)
+        return output, {"layers": z}
+
+    def output(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        adjacency: Array,
+        /,
+        extras: Mapping[str, Array] | None = None,
+    ) -> Array:
+        """Return the output of `forward` alone: no preactivations are kept."""
+        return self._run(nx, parameters, x, adjacency, extras, keep=False)[0]
+
+    def _run(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        adjacency: Array,
+        extras: Mapping[str, Array] | None,
+        *,
+        keep: bool,
+    ) -> tuple[Array, Array | None]:
         ops, phi = nx.ops, activation(self.activation)
 
         def layer(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array]:
             mixed = ops.matmul(adjacency, h)
             z = ops.matmul(mixed, ops.permute_dims(own["weight"], (1, 0)))
+            z = z + own["layers/offset"] if "layers/offset" in own else z
             return phi(nx, z), z
 
         with nx.scope():
-            return run(nx, layer, x, {"weight": parameters["weight"]})
+            stacked = {"weight": parameters["weight"], **(extras or {})}
+            return run(nx, layer, x, stacked, keep=keep)

@@ -63,6 +63,11 @@ class Recurrent:
         initializer(self.input_initializer)
         initializer(self.recurrent_initializer)
 
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """Names of the preactivations that `forward` returns."""
+        return ("steps",)
+
     def initialize(
         self, nx: Backend, stream: Stream, /, *, dtype: str = "float32"
     ) -> dict[str, Array]:
@@ -91,8 +96,13 @@ class Recurrent:
         }
 
     def forward(
-        self, nx: Backend, parameters: Mapping[str, Array], x: Array, /
-    ) -> tuple[Array, Array]:
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        /,
+        extras: Mapping[str, Array] | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
         """Run the layer over a batch of sequences.
 
         Parameters
@@ -100,40 +110,67 @@ class Recurrent:
         parameters : mapping of str to array
             As `initialize` returns them.
         x : array (time, batch, inputs)
+        extras : mapping of str to array, optional
+            ``steps/offset`` (time, batch, gates units), added to the preactivations.
 
         Returns
         -------
-        last : array (batch, units)
-            h after the last step.
-        outputs : array (time, batch, units)
+        output : array (time, batch, units)
             h after each step.
+        preactivations : dict of str to array
+            ``steps`` -> W x_t + U h_{t-1} + b of each step (time, batch, gates units).
         """
+        output, z = self._run(nx, parameters, x, extras, keep=True)
+        return output, {"steps": z}
+
+    def output(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        /,
+        extras: Mapping[str, Array] | None = None,
+    ) -> Array:
+        """Return the output of `forward` alone: no preactivations are kept."""
+        return self._run(nx, parameters, x, extras, keep=False)[0]
+
+    def _run(
+        self,
+        nx: Backend,
+        parameters: Mapping[str, Array],
+        x: Array,
+        extras: Mapping[str, Array] | None,
+        *,
+        keep: bool,
+    ) -> tuple[Array, Array | None]:
         ops, units = nx.ops, self.units
         phi = activation(self.activation)
-        weight, recurrent = (
-            ops.permute_dims(parameters[name], (1, 0)) for name in ("input", "recurrent")
-        )
 
-        def gates(h: Array, x: Array) -> Array:
-            z = ops.matmul(x, weight) + ops.matmul(h, recurrent)
-            return z + parameters["bias"] if "bias" in parameters else z
-
-        def plain(h: Array, x: Array) -> tuple[Array, Array]:
-            h = phi(nx, gates(h, x))
-            return h, h
-
-        def lstm(state: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
-            h, c = state
-            z = gates(h, x)
+        def cell(state: tuple[Array, ...], z: Array) -> tuple[Array, ...]:
+            if self.cell == "plain":
+                return (phi(nx, z),)
             i, f, g, o = (z[:, k * units : (k + 1) * units] for k in range(4))
-            c = nx.sigmoid(f) * c + nx.sigmoid(i) * nx.tanh(g)
-            h = nx.sigmoid(o) * nx.tanh(c)
-            return (h, c), h
+            c = nx.sigmoid(f) * state[1] + nx.sigmoid(i) * nx.tanh(g)
+            return nx.sigmoid(o) * nx.tanh(c), c
 
         with nx.scope():
+            weight, recurrent = (
+                ops.permute_dims(parameters[name], (1, 0)) for name in ("input", "recurrent")
+            )
+
+            def step(
+                state: tuple[Array, ...], given: tuple[Array, ...]
+            ) -> tuple[tuple[Array, ...], Array]:
+                x, *offset = given
+                z = ops.matmul(x, weight) + ops.matmul(state[0], recurrent)
+                for term in (*bias, *offset):
+                    z = z + term
+                state = cell(state, z)
+                return state, ops.concat([state[0], z], axis=1) if keep else state[0]
+
+            bias = [parameters["bias"]] if "bias" in parameters else []
+            offsets = [extras["steps/offset"]] if extras else []
             start = ops.zeros((nx.shape_of(x)[1], units), dtype=nx.dtype_of(x))
-            if self.cell == "plain":
-                last, outputs = ops.scan(plain, start, x)
-                return last, outputs
-            (last, _), outputs = ops.scan(lstm, (start, start), x)
-            return last, outputs
+            state = (start,) if self.cell == "plain" else (start, start)
+            _, steps = ops.scan(step, state, (x, *offsets))
+            return (steps[:, :, :units], steps[:, :, units:]) if keep else (steps, None)

@@ -89,7 +89,7 @@ def run(
                 parameters = network.initialize(nx, stream, dtype="float64")
                 z = runner.preactivations(parameters)
                 forward.append([math.sqrt(np.mean(np.square(a))) for a in z])
-                g = runner.gradients(parameters, stream, runner.offsets)
+                g = runner.gradients(parameters, stream, "offset")
                 backward.append([math.sqrt(np.mean(np.square(a))) for a in g])
                 ratios[library].append(_ratios(activation, nx.to_numpy(x), z, laws))
             key = f"{library}/{activation}/{width}/{depth}"

@@ -83,7 +83,7 @@ def run(
         for _ in range(networks):
             parameters = network.initialize(nx, stream, dtype="float64")
             forward.append(runner.preactivations(parameters))
-            backward.append(runner.gradients(parameters, stream, runner.nudges))
+            backward.append(runner.gradients(parameters, stream, "nudge"))
         quantities |= {
             f"signal/{name}": Quantity(_sizes(forward)),
             f"gradient/{name}": Quantity(_sizes(backward)),

@@ -1,19 +1,23 @@
 """What does each layer of a deep net do to the signal, and to the gradient that comes back?
 
-Digits, each scaled to squares of mean 1, run through random fully connected nets, and a random
-linear functional of the output is differentiated. Layer by layer: mean and second moment of h_l,
-histogram of ``h_l / rms h_l``, the share of units that are dead (their activation has derivative 0
-for every example) and of values that are saturated (derivative below 5 % of its largest), the
-cosine between two inputs, the variance of the gradients in z_l and in W_l; and how far a few steps
-of gradient descent move each W_l. Beside them stands mean-field theory
+Digits run through random nets of any family (:mod:`isometry.common.networks.on_digits`), and a
+random linear functional of the output is differentiated. Layer by layer, where a layer of a
+recurrent net is a step: mean and second moment of h_l, histogram of ``h_l / rms h_l``, the share of
+units that are dead (their activation has derivative 0 for every example) and of values that are
+saturated (derivative below 5 % of its largest; of attention, a (1 - a) of its weights), the cosine
+between two inputs, the variance of the gradients in z_l and in W_l; and how far a few steps of
+gradient descent move each W_l. Beside them stands, for fully connected nets, mean-field theory
 (:mod:`isometry.common.laws.signals`), the limit of infinite width.
 
-What is checked holds at this width (:mod:`isometry.common.laws.propagation`). With Gaussian weights
-and whatever activation, normalization and shortcut, ``z_l = W_l h_{l-1} + b_l`` given h_{l-1} has
-``||z_l||**2 ~ s_l**2 ||(h_{l-1}, s_b / s_l)||**2 chi2_n``, b_l being one more column; and so has,
-independently, what a second input adds across the first: the law of the cosine's step. In a plain
-net the gradient in h_{l-1} across all examples' signals has the same law. For linear and ReLU nets
-the log-norms of signal and gradient after all layers are sums of independent terms, too.
+What is checked holds at this width (:mod:`isometry.common.laws.propagation`). In every family the
+weights meet rows r, ``z = W r + b``: inputs, patches of images, a step's input beside the state,
+tokens, what nodes hear. With Gaussian weights, whatever the activation, normalization and shortcut,
+``||z||**2 ~ s**2 ||(r, s_b / s)||**2 chi2_n``, b being one more column; and so has, independently,
+what each further row adds across those before it, of another input (the law of the cosine's step),
+of another place, of a later step. The gradient in W is the sum of (gradient in z) r^T over rows,
+whatever the weights. In a plain fully connected net the gradient in h_{l-1} across all examples'
+signals has the same law; for linear and ReLU nets the log-norms of signal and gradient after all
+layers are sums of independent terms, too.
 """
 
 from __future__ import annotations
@@ -25,15 +29,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isometry.common import checks
-from isometry.common.digits import digits
 from isometry.common.laws import propagation, signals
 from isometry.common.laws.distributions import Distribution, Normal
 from isometry.common.laws.formats import FORMATS
-from isometry.common.laws.initializers import INITIALIZERS, Orthogonal
+from isometry.common.laws.initializers import INITIALIZERS
 from isometry.common.laws.mean_field import ACTIVATIONS as REFERENCES
-from isometry.common.networks.activations import ACTIVATIONS
-from isometry.common.networks.fully_connected import NORMS, PLACES, FullyConnected
-from isometry.common.networks.passes import Pass, Runner
+from isometry.common.laws.orthogonal import DeltaOrthogonal, Orthogonal
+from isometry.common.networks.fully_connected import FullyConnected
+from isometry.common.networks.on_digits import Options, subject
+from isometry.common.networks.passes import Runner
+from isometry.common.networks.unrolled import LinearMap, Unrolled
 from isometry.common.results import Check, Quantity
 from isometry.common.statistics.rounding import gamma
 from isometry.common.statistics.tolerances import TANH_ULP
@@ -42,14 +47,12 @@ from isometry.common.studies import Findings, Tell
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
 
-__all__ = ["EDGES", "SHORTCUTS", "run"]
+__all__ = ["EDGES", "run"]
 
 Array = Any
 
 FALSE_ALARM = 1e-9
-CLASSES = 10
 EDGES = np.linspace(-4, 4, 42)  # of the histograms, in root mean squares of the layer
-SHORTCUTS = ("residual", "dense")
 SATURATED = 0.05
 CHERNOFF = "Chernoff's bound (isometry.common.laws.propagation)"
 
@@ -60,6 +63,7 @@ def run(
     /,
     *,
     seed: int,
+    family: str = "fully_connected",
     depth: int = 20,
     width: int = 128,
     activation: str = "relu",
@@ -78,22 +82,25 @@ def run(
 
     Parameters
     ----------
+    family : str
+        fully_connected, convolutional, recurrent, lstm, attention, autoencoder or message_passing.
     depth : int
-        Number of layers, at least 2; the last gives 10 logits.
+        Number of layers, steps or blocks, at least 2; the last layer of a fully connected or
+        convolutional net gives 10 logits.
     width : int
-        Units of each hidden layer, at least 64.
+        Units of each hidden layer, or channels, or features of a token or node; at least 64.
     activation : str
-        linear, relu, leaky_relu, tanh or sigmoid.
+        linear, relu, leaky_relu, tanh or sigmoid. LSTM and attention have their own.
     initializer : str
         Name of the weights' initializer.
     bias : float
         Standard deviation of the biases; 0 for a net without.
     normalization : str
-        none, batch, layer or rms.
+        none, batch, layer or rms; of attention none or layer, of other families none.
     place : str
         Where it stands: preactivation or activation.
     shortcut : str
-        none, residual or dense.
+        none, residual or dense; of attention none or residual, of other families none.
     networks : int
         Independent nets.
     examples : int
@@ -117,70 +124,73 @@ def run(
     checks.finite("bias", bias, low=0.0)
     checks.finite("rate", rate, low=0.0, open_low=True)
     checks.choice("dtype", dtype, ("float32", "float64"))
-    checks.choice("activation", activation, tuple(ACTIVATIONS))
-    checks.choice("initializer", initializer, tuple(INITIALIZERS))
-    checks.choice("normalization", normalization, ("none", *NORMS))
-    checks.choice("place", place, PLACES)
-    checks.choice("shortcut", shortcut, ("none", *SHORTCUTS))
-    network = FullyConnected(
-        (64, *[width] * (depth - 1), CLASSES),
-        activation=activation,
-        initializer=initializer,
-        bias=Normal(0.0, bias) if bias else None,
-        normalization=None if normalization == "none" else normalization,
-        place=place,
-        shortcut=None if shortcut == "none" else shortcut,
+    options = Options(
+        family, depth, width, activation, initializer, normalization, place, shortcut, bias
     )
-    x, targets = _batch(examples)
+    net = subject(options, examples)
     stream = nx.stream(seed)
-    runner = Runner(nx, network, nx.asarray(x.astype(dtype)), dtype)
+    inputs = tuple(nx.asarray(a.astype(dtype)) for a in net.inputs)
+    runner = Runner(nx, net.network, inputs, dtype, net.criterion)
     passes = []
     for k in range(networks):
         tell(k, networks + 1, f"net {k + 1} of {networks}")
-        parameters = network.initialize(nx, stream, dtype=dtype)
+        parameters = net.network.initialize(nx, stream, dtype=dtype)
         passes.append(runner.propagate(parameters, stream))
     tell(networks, networks + 1, f"{steps} steps of gradient descent")
-    distance = runner.train(parameters, nx.asarray(targets.astype(dtype)), steps, rate)
-    quantities = _curves(network, passes) | {"distance": Quantity(distance)}
-    theory = _theory(network, bias, x)
-    quantities |= theory
-    found = _checks(network, passes, bias, dtype)
+    trained = runner.train(parameters, nx.asarray(net.targets.astype(dtype)), steps, rate)
+    quantities = _curves(passes) | {"distance": Quantity(_distances(passes[-1], trained))}
+    if isinstance(net.network, FullyConnected):
+        quantities |= _theory(net.network, bias, net.inputs[0])
+    found = _checks(net.network, passes, bias, dtype)
     tell(networks + 1, networks + 1, "done")
-    return Findings(quantities, found, _finding(network, quantities, found, steps, rate))
-
-
-def _batch(examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return digits of squared norm 64, and their classes as rows of the identity."""
-    images, labels = digits()
-    x = images[:examples].astype(np.float64)
-    x *= 8 / np.linalg.norm(x, axis=1, keepdims=True)
-    return x, np.eye(CLASSES)[labels[:examples]]
+    return Findings(quantities, found, _finding(options, quantities, found, steps, rate))
 
 
 # --- what is measured ----------------------------------------------------------------------------
 
 
-def _curves(network: FullyConnected, passes: Sequence[Pass]) -> dict[str, Quantity]:
+def _curves(passes: Sequence[Unrolled]) -> dict[str, Quantity]:
     """Return averages over the nets, layer by layer."""
 
-    def average(f: Any, attribute: str) -> np.ndarray:
-        rows = [[f(a) for a in getattr(p, attribute)] for p in passes]
-        return np.asarray(np.mean(rows, axis=0))
+    def average(f: Any, found: Any) -> Quantity:
+        return Quantity(np.asarray(np.mean([[f(a) for a in found(p)] for p in passes], axis=0)))
 
-    slope = REFERENCES[str(network.activation)].slope
-    largest = float(slope(np.linspace(-1, 1, 3)).max())
+    def signals(p: Unrolled) -> list[np.ndarray]:
+        return p.signals
+
+    def slopes(p: Unrolled) -> list[np.ndarray]:
+        return p.slopes
+
+    def gradients(p: Unrolled) -> list[np.ndarray]:
+        return [layer[-1].gradients for layer in p.layers]
+
+    def moved(p: Unrolled) -> list[np.ndarray]:
+        return [np.concatenate([m.moved.ravel() for m in layer]) for layer in p.layers]
+
     return {
-        "layer": Quantity(np.arange(network.depth + 1), "layer", ulp=0),
-        "mean": Quantity(average(np.mean, "signals")),
-        "variance": Quantity(average(np.var, "signals")),
-        "second moment": Quantity(average(lambda h: np.mean(h * h), "signals")),
-        "histogram": Quantity(average(_histogram, "signals")),
-        "dead": Quantity(average(lambda u: np.mean((slope(u) == 0).all(axis=0)), "inner")),
-        "saturated": Quantity(average(lambda u: np.mean(slope(u) < SATURATED * largest), "inner")),
-        "cosine": Quantity(average(_cosine, "signals")),
-        "gradient variance": Quantity(average(np.var, "gradients")),
-        "weight gradient variance": Quantity(average(np.var, "moved")),
+        "layer": Quantity(np.arange(len(passes[0].layers) + 1), "layer", ulp=0),
+        "mean": average(np.mean, signals),
+        "variance": average(np.var, signals),
+        "second moment": average(lambda h: np.mean(h * h), signals),
+        "histogram": average(_histogram, signals),
+        "dead": average(lambda slope: np.mean((slope == 0).all(axis=0)), slopes),
+        "saturated": average(lambda slope: np.mean(slope < SATURATED), slopes),
+        "cosine": average(_cosine, signals),
+        "gradient variance": average(np.var, gradients),
+        "weight gradient variance": average(np.var, moved),
     }
+
+
+def _distances(start: Unrolled, trained: dict[str, np.ndarray]) -> np.ndarray:
+    """Return ``||W_l - W_l(0)|| / ||W_l(0)||``, not divided where ||W_l(0)|| is 0."""
+    found = []
+    for layer in start.layers:
+        before = [m.weight.T if m.transposed else m.weight for m in layer]
+        after = [m.key.of(trained) for m in layer]
+        change = sum(float(np.sum(np.square(b - a))) for a, b in zip(before, after, strict=True))
+        size = sum(float(np.sum(np.square(a))) for a in before)
+        found.append(math.sqrt(change / (size or 1.0)))
+    return np.array(found)
 
 
 def _histogram(h: np.ndarray) -> np.ndarray:
@@ -192,7 +202,7 @@ def _histogram(h: np.ndarray) -> np.ndarray:
 
 def _cosine(h: np.ndarray) -> float:
     size = float(np.linalg.norm(h[0]) * np.linalg.norm(h[1]))
-    return float(h[0] @ h[1]) / size if size else math.nan
+    return float(np.sum(h[0] * h[1])) / size if size else math.nan
 
 
 def _variances(network: FullyConnected) -> list[float] | None:
@@ -234,47 +244,70 @@ def _theory(network: FullyConnected, bias: float, x: np.ndarray) -> dict[str, Qu
 # --- what is checked -----------------------------------------------------------------------------
 
 
-def _checks(
-    network: FullyConnected, passes: Sequence[Pass], bias: float, dtype: str
-) -> tuple[Check, ...]:
-    found = [_products(passes, dtype)]
-    laws = [
-        INITIALIZERS[str(network.initializer)].resolve((s.n_out, s.n_in), "out_in")
-        for s in network.stacks
-    ]
-    plain = not network.normalization and not network.shortcut
+def _checks(network: Any, passes: Sequence[Unrolled], bias: float, dtype: str) -> tuple[Check, ...]:
+    found = [_products(passes, dtype), _outer_products(passes, dtype)]
+    laws = [law for m in passes[0].maps for law, _ in m.laws]
     if all(isinstance(law, Normal) and law.moments[0] == 0 < law.moments[1] for law in laws):
-        variances = _variances(network) or []
-        found += _forward_steps(passes, variances, bias, dtype)
+        found += _forward_steps(passes, bias, dtype)
+        plain = isinstance(network, FullyConnected) and not (
+            network.normalization or network.shortcut
+        )
         if plain and network.activation != "relu":
-            found += _backward_steps(network, passes, variances)
+            found += _backward_steps(network, passes)
         if plain and network.activation in ("linear", "relu") and bias == 0:
-            found += _totals(network, passes, variances)
-    if all(isinstance(law, Orthogonal) for law in laws) and bias == 0:
-        found.append(_isometry(network, passes, dtype))
+            found += _totals(network, passes)
+    if bias == 0 and all(isinstance(law, (Orthogonal, DeltaOrthogonal)) for law in laws):
+        found += _isometry(passes, dtype)
     return tuple(found)
 
 
-def _products(passes: Sequence[Pass], dtype: str) -> Check:
-    """Compare each z_l with W_l h_{l-1} in float64."""
+def _products(passes: Sequence[Unrolled], dtype: str) -> Check:
+    """Compare each z with W r + b in float64."""
     worst = 0.0
-    for p in passes:
-        for W, b, h, error, z in zip(
-            p.weights, p.biases, p.signals, p.errors, p.preactivations, strict=False
-        ):
-            size, n = np.abs(W).T, W.shape[1]
-            bound = gamma(n + 2, dtype) * (np.abs(h) @ size + np.abs(b)) + error @ size
-            tiny = n * FORMATS[dtype].smallest_normal
-            worst = max(worst, _share(z - (h @ W.T + b), bound + tiny))
+    for m in (m for p in passes for m in p.maps):
+        size, n = np.abs(m.weight).T, m.weight.shape[1]
+        bound = gamma(n + 2, dtype) * (np.abs(m.rows) @ size + np.abs(m.bias)) + m.errors @ size
+        tiny = n * FORMATS[dtype].smallest_normal
+        worst = max(worst, _share(m.outputs - (m.rows @ m.weight.T + m.bias), bound + tiny))
     return Check(
-        "every layer is W h + b of the reference's signal h: largest share of the bound",
+        "every layer is W r + b of the reference's signal: largest share of the bound",
         observed=worst,
         expected=0.0,
         bound=1.0,
-        source="W h + b in float64; gamma_(n+2) (|W| |h| + |b|) (Higham 2002, section "
-        "3.5) and the contract's bounds of activation and normalization, times |W|",
+        source="W r + b in float64; gamma_(n+2) (|W| |r| + |b|) (Higham 2002, section 3.5) and the "
+        "contract's bounds of activation and normalization, times |W|",
         unit="bound",
     )
+
+
+def _outer_products(passes: Sequence[Unrolled], dtype: str) -> Check:
+    """Compare the gradient in each W with the sum over rows of (gradient in z) r^T in float64."""
+    worst = 0.0
+    for p in passes:
+        for key in {m.key: None for m in p.maps}:
+            shared = [m for m in p.maps if m.key == key]
+            expected, bound = (
+                sum(a.T if m.transposed else a for m, a in zip(shared, parts, strict=True))
+                for parts in zip(*(_outer(m, dtype) for m in shared), strict=True)
+            )
+            m = shared[0]
+            deviation = (m.moved.T if m.transposed else m.moved) - expected
+            rows = sum(len(m.rows) for m in shared)
+            worst = max(worst, _share(deviation, bound + rows * FORMATS[dtype].smallest_normal))
+    return Check(
+        "the gradient in every W is the sum of (gradient in z) r^T: largest share of the bound",
+        observed=worst,
+        expected=0.0,
+        bound=1.0,
+        source="chain rule; gamma_(rows+2) |g|^T |r| and the error of r times |g|",
+        unit="bound",
+    )
+
+
+def _outer(m: LinearMap, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    size = np.abs(m.gradients).T
+    bound = gamma(len(m.rows) + 2, dtype) * (size @ np.abs(m.rows)) + size @ m.errors
+    return m.gradients.T @ m.rows, bound
 
 
 def _share(deviation: Any, bound: Any) -> float:
@@ -283,11 +316,11 @@ def _share(deviation: Any, bound: Any) -> float:
     return math.inf if math.isnan(share) else float(share)
 
 
-def _law_check(claim: str, ratios: Sequence[tuple[np.ndarray, float, int]], source: str) -> Check:
-    """Check means of log ratios against ``ln(s**2 chi2_K)``: (ratios, s**2, K) for each layer."""
+def _law_check(claim: str, ratios: Sequence[tuple[np.ndarray, int]], source: str) -> Check:
+    """Check means of log ratios against ``ln(chi2_K)``: (ratios, K) for each layer."""
     level, worst = FALSE_ALARM / max(1, len(ratios)), 0.0
-    for values, scale, degrees in ratios:
-        law = propagation.growth("linear", scale, degrees)
+    for values, degrees in ratios:
+        law = propagation.growth("linear", 1.0, degrees)
         bound = propagation.mean_bound([law], values.size, level)
         worst = max(worst, _share(np.log(values).mean() - law.mean, bound))
     return Check(
@@ -301,67 +334,86 @@ def _law_check(claim: str, ratios: Sequence[tuple[np.ndarray, float, int]], sour
     )
 
 
-def _forward_steps(
-    passes: Sequence[Pass], variances: Sequence[float], bias: float, dtype: str
-) -> list[Check]:
-    """Check the length of one input, and what a second adds to it, given the layer before.
+def _resolved(rows: np.ndarray, errors: np.ndarray, dtype: str) -> np.ndarray:
+    """Return how far each row must stand out: of rounding, and of worst cases of its errors."""
+    eps = float(FORMATS[dtype].ulp(np.array(1.0)))
+    size, off = (np.linalg.norm(a, axis=1) for a in (rows, errors))
+    return np.asarray(1e4 * eps * size + 1e2 * off)
 
-    Whether a net counts at a layer depends on the layer before alone, hence not on its weights:
-    the signal must not be 0, and its part across that of the other must stand out of rounding.
+
+def _forward_steps(passes: Sequence[Unrolled], bias: float, dtype: str) -> list[Check]:
+    """Check the first row of each map, and what the others of two inputs add to it.
+
+    Whether a row counts depends on what came before the map, hence not on what it adds; the number
+    that do is fixed given that.
     """
-    resolved = 1e6 * float(FORMATS[dtype].ulp(np.array(1.0)))
-    lengths: list[tuple[np.ndarray, float, int]] = []
-    across: list[tuple[np.ndarray, float, int]] = []
-    for layer, variance in enumerate(variances):
-        grown: tuple[list[float], list[float]] = ([], [])
-        for p in passes:
-            extra = np.full(2, bias / math.sqrt(variance))
-            h = np.column_stack([p.signals[layer][:2], extra])
-            z = p.preactivations[layer][:2]
-            size = float(h[0] @ h[0])
-            if size > 0:
-                grown[0].append(float(z[0] @ z[0]) / size)
-                along = float(h[0] @ h[1]) / size
-                rest = h[1] - along * h[0]
-                if np.linalg.norm(rest) > resolved * np.linalg.norm(h[1]):
-                    part = z[1] - along * z[0]
-                    grown[1].append(float(part @ part) / float(rest @ rest))
-        width = p.preactivations[layer].shape[1]
-        for found, values in zip((lengths, across), grown, strict=True):
-            if values:
-                found.append((np.array(values), variance, width))
-    given = "given the layer before, at any width and for any activation"
+    lengths: list[tuple[np.ndarray, int]] = []
+    across: list[tuple[np.ndarray, int]] = []
+    for index in range(len(passes[0].maps)):
+        ratios, degrees = zip(*(_innovations(p, index, bias, dtype) for p in passes), strict=True)
+        for found, part in ((lengths, slice(1)), (across, slice(1, None))):
+            values = np.concatenate([r[part] for r in ratios])
+            kept = values[~np.isnan(values)]
+            if kept.size:
+                found.append((kept, degrees[0]))
+    given = "given what came before, at any width and for any activation"
     return [
         _law_check(
             "each layer's step of the signal's length follows its law",
             lengths,
-            f"ln(||z||**2 / ||h||**2) = ln(s**2 chi2_n) {given}",
+            f"ln(||z||**2 / ||r||**2) = ln(s**2 chi2_n) {given}",
         ),
         _law_check(
-            "each layer's step of the second input across the first, the cosine's, follows its law",
+            "each layer's step of further rows across the first, the cosine's, follows its law",
             across,
-            f"ln(s**2 chi2_n) of the part of h' across h, independent of z {given}",
+            f"ln(s**2 chi2_n) of the part of r' across the rows before it, independent of them "
+            f"{given}",
         ),
     ]
 
 
-def _backward_steps(
-    network: FullyConnected, passes: Sequence[Pass], variances: Sequence[float]
-) -> list[Check]:
+def _innovations(p: Unrolled, index: int, bias: float, dtype: str) -> tuple[np.ndarray, int]:
+    """Return the ratios of a map's rows of two inputs, and the degrees of freedom of their law."""
+    m = p.maps[index]
+    before = [other for other in p.maps[:index] if other.key == m.key]
+    alike = [other for other in before if other.transposed == m.transposed]
+    turned = [other for other in before if other.transposed != m.transposed]
+    scales = np.repeat([math.sqrt(law.moments[1]) for law, _ in m.laws], [k for _, k in m.laws])
+    rows, errors, outputs = (
+        np.vstack([_of_two(p, other, getattr(other, name)) for other in (*alike, m)])
+        for name in ("rows", "errors", "outputs")
+    )
+    seen = np.vstack([_of_two(p, other, other.rows) for other in turned]) if turned else None
+    ratios = propagation.innovations(
+        np.column_stack([scales * rows, np.full(len(rows), bias)]),
+        outputs,
+        resolved=_resolved(scales * rows, scales * errors, dtype),
+        told=len(rows) - len(_of_two(p, m, m.rows)),
+        seen=seen,
+    )
+    return ratios, outputs.shape[1] - (0 if seen is None else len(seen))
+
+
+def _of_two(p: Unrolled, m: LinearMap, rows: np.ndarray) -> np.ndarray:
+    """Return the rows of the first two examples."""
+    return rows[: 2 * len(m.rows) // len(p.signals[0])]
+
+
+def _backward_steps(network: FullyConnected, passes: Sequence[Unrolled]) -> list[Check]:
     """Check the gradient in h_{l-1} across all examples' signals, given the forward pass."""
-    slope = REFERENCES[str(network.activation)].slope
+    largest = REFERENCES[str(network.activation)].slope(np.linspace(-1, 1, 3)).max()
     ratios = []
     for layer in range(1, network.depth):
-        width, examples = passes[0].weights[layer].shape[1], len(passes[0].signals[0])
+        width, examples = passes[0].maps[layer].weight.shape[1], len(passes[0].signals[0])
         if width <= examples:
             continue
         values = []
         for p in passes:
-            g = p.gradients[layer - 1][0] / slope(p.inner[layer - 1][0])
-            span, _ = np.linalg.qr(p.signals[layer].T)
-            part = g - span @ (span.T @ g)
-            values.append(float(part @ part) / float(np.sum(np.square(p.gradients[layer][0]))))
-        ratios.append((np.array(values), variances[layer], width - examples))
+            m, before = p.maps[layer], p.maps[layer - 1]
+            d = math.sqrt(m.laws[0][0].moments[1]) * m.gradients[:1]
+            g = before.gradients[:1] / (largest * p.slopes[layer - 1][:1])
+            values.append(propagation.innovations(d, g, resolved=np.zeros(1), seen=m.rows))
+        ratios.append((np.concatenate(values), width - examples))
     if not ratios:
         return []
     return [
@@ -374,11 +426,10 @@ def _backward_steps(
     ]
 
 
-def _totals(
-    network: FullyConnected, passes: Sequence[Pass], variances: Sequence[float]
-) -> list[Check]:
+def _totals(network: FullyConnected, passes: Sequence[Unrolled]) -> list[Check]:
     """Check the log-norms after all layers; the last has no activation."""
     activation, n = str(network.activation), network.widths
+    variances = _variances(network) or []
     hidden = propagation.forward_laws(activation, n[:-1], variances[:-1])
     forward = [*hidden, propagation.growth("linear", variances[-1], n[-1])]
     backward = [
@@ -407,41 +458,50 @@ def _totals(
             ),
             (
                 "growth of ln ||dL/dz||**2 from the last to the first",
-                [log_ratio(p.gradients[0][0], p.gradients[-1][0]) for p in passes],
+                [log_ratio(p.maps[0].gradients[0], p.maps[-1].gradients[0]) for p in passes],
                 backward,
             ),
         )
     ]
 
 
-def _isometry(network: FullyConnected, passes: Sequence[Pass], dtype: str) -> Check:
-    """Check that orthogonal layers of no fewer outputs than inputs keep every length."""
-    gain = INITIALIZERS[str(network.initializer)].gain  # type: ignore[attr-defined]
+def _isometry(passes: Sequence[Unrolled], dtype: str) -> list[Check]:
+    """Check that orthogonal maps of no fewer outputs than inputs keep every length.
+
+    Of a kernel with a single tap, the inputs are those under it.
+    """
     worst, most = 0.0, 0
-    for p in passes:
-        for W, h, z in zip(p.weights, p.signals, p.preactivations, strict=False):
-            n_out, n_in = W.shape
-            if n_out >= n_in:
-                ratio = np.linalg.norm(z, axis=1) / (gain * np.linalg.norm(h, axis=1))
-                worst, most = max(worst, _share(ratio - 1, 1.0)), max(most, n_out)
+    for m in (m for p in passes for m in p.maps if len(m.laws) == 1):
+        used = (m.weight != 0).any(axis=0)
+        n_out, n_in = len(m.weight) // m.gates, int(used.sum())
+        length = np.linalg.norm(m.rows[:, used], axis=1)
+        met = length > 0
+        if n_out >= n_in and met.any():
+            gain = math.sqrt(m.gates) * m.laws[0][0].gain
+            ratio = np.linalg.norm(m.outputs[met], axis=1) / (gain * length[met])
+            worst, most = max(worst, _share(ratio - 1, 1.0)), max(most, len(m.weight))
+    if not most:
+        return []
     eps = float(FORMATS[dtype].ulp(np.array(1.0)))
-    return Check(
-        "every layer with orthogonal weights keeps every length: largest relative change",
-        observed=worst,
-        expected=0.0,
-        bound=30 * most * eps
-        + math.sqrt(most) * gamma(most + 2, dtype)
-        + 2e3 * TANH_ULP[dtype] * eps,
-        source="||W h|| = ||h|| for W^T W = I; qr is right to 30 n eps, the product to gamma_(n+2) "
-        "|W| |h| (isometry.common.ops; Higham 2002, section 3.5)",
-    )
+    return [
+        Check(
+            "every layer with orthogonal weights keeps every length: largest relative change",
+            observed=worst,
+            expected=0.0,
+            bound=30 * most * eps
+            + math.sqrt(most) * gamma(most + 2, dtype)
+            + 2e3 * TANH_ULP[dtype] * eps,
+            source="||W h|| = ||h|| for W^T W = I; qr is right to 30 n eps, the product to "
+            "gamma_(n+2) |W| |h| (isometry.common.ops; Higham 2002, section 3.5)",
+        )
+    ]
 
 
 # --- in words ------------------------------------------------------------------------------------
 
 
 def _finding(
-    network: FullyConnected,
+    options: Options,
     quantities: dict[str, Quantity],
     found: Sequence[Check],
     steps: int,
@@ -459,10 +519,13 @@ def _finding(
         for c in found
         if c.unit == "nat"
     )
-    last = network.depth - 1
+    last = len(quantities["layer"].values) - 2
+    net = options.family.replace("_", " ")
+    if options.family not in ("lstm", "attention"):
+        net += f" {options.activation}"
     return (
-        f"In a {network.activation} net of {network.depth} layers with {network.initializer} "
-        f"weights the signal's second moment is {at('second moment', 1)} after the first layer and "
+        f"In a {net} net of {options.depth} layers with {options.initializer} weights the signal's "
+        f"second moment is {at('second moment', 1)} after the first layer and "
         f"{at('second moment', last)} after layer {last}; two digits of cosine "
         f"{float(quantities['cosine'].values[0]):.3g} arrive there with {at('cosine', last)}. The "
         f"gradient in a preactivation has variance {at('gradient variance', -1)} at the output and "

@@ -53,12 +53,10 @@ Arrays = Mapping[str, Any]
 
 
 def outputs(nx: Backend, network: Any, arrays: Arrays) -> list[Any]:
-    """Return the output, as `output` gives it where there is one, and what else forward returns."""
+    """Return the output, as `output` gives it, and the preactivations that forward returns."""
     graph = [arrays["graph"]] if isinstance(network, MessagePassing) else []
-    output, trace = network.forward(nx, arrays, arrays["x"], *graph)
-    if hasattr(network, "output"):
-        output = network.output(nx, arrays, arrays["x"])
-    return [output, *(trace.values() if isinstance(trace, dict) else [trace])]
+    _, trace = network.forward(nx, arrays, arrays["x"], *graph)
+    return [network.output(nx, arrays, arrays["x"], *graph), *trace.values()]
 
 
 def drawn(family: str) -> dict[str, np.ndarray]:

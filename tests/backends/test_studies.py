@@ -7,6 +7,7 @@ import pytest
 
 from isometry.common import results, studies
 from isometry.common.contract import Backend
+from isometry.common.networks.on_digits import FAMILIES
 
 SMALLEST: dict[str, dict[str, Any]] = {
     "sigmoid-gradient": {},
@@ -72,3 +73,12 @@ def test_checks_hold(nx: Backend, study: str, tmp_path: Path) -> None:
     assert [c for c in result.checks if not c.passed] == []
     results.save(result, tmp_path / "result.json")
     assert results.load(tmp_path / "result.json").checks == result.checks
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_signals_propagate_in_every_family(nx: Backend, family: str, precision: str) -> None:
+    chosen = {"family": family, "dtype": precision, "initializer": "xavier_normal", "depth": 4}
+    small = SMALLEST["signal-propagation"] | {"examples": 4, "networks": 1} | chosen
+    result = studies.run("signal-propagation", nx, parameters=small)
+    assert [c for c in result.checks if not c.passed] == []
