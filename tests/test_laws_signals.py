@@ -8,7 +8,8 @@ from scipy.stats import norm
 
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import arc_cosine, propagation
-from isometry.common.laws.signals import propagate
+from isometry.common.laws.mean_field import second_moments
+from isometry.common.laws.signals import propagate, propagate_images, propagate_sequences
 
 WIDTHS = (30, 50, 50, 50, 20)
 
@@ -105,3 +106,64 @@ def test_refuses():
         propagate("relu", (3, 3, 3), [1.0])
     with pytest.raises(InvalidArgument, match="did you mean 'tanh'"):
         propagate("tnah", (3, 3, 3), [1.0, 1.0])
+
+
+# --- images and sequences ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_an_even_image_is_an_input_of_nine_times_the_units(activation):
+    """Every place of it sees the same: a fully connected net with fan_in c k k."""
+    image = np.full((2, 3, 5, 5), 0.8)
+    variances = [0.05, 0.02, 0.011]
+    found = propagate_images(activation, image, (3, 6, 8), variances, 4, bias=0.1)
+    # the readout reads all 25 places of 8 channels
+    there = propagate(activation, (27, 54, 200, 4), variances, bias=0.1, second=0.64)
+    np.testing.assert_allclose(found.second, there.second, rtol=1e-11)
+    # back: 4 outputs of the readout, then 8 channels and 9 taps
+    q = (27 * 0.05 * 0.64 + 0.1, 54 * 0.02 * there.second[1] + 0.1)
+    slopes = [second_moments(activation, value)[1] for value in q]
+    last = slopes[1] * 4 * 0.011
+    expected = [slopes[0] * 8 * 9 * 0.02 * last, last, 1.0]
+    np.testing.assert_allclose(found.gradient, expected, rtol=1e-11)
+
+
+def test_linear_images_by_hand():
+    """One bright place: its square spreads over the taps, and over the edge or not."""
+    image = np.zeros((1, 1, 4, 4))
+    image[0, 0, 0, 0] = 4.0
+    for padding, seen in (("circular", (9, 81)), ("zero", (4, 25))):
+        # after two layers each of the 9 (4) places that see it is seen by 9 (4, 6 or 9)
+        found = propagate_images("linear", image, (1, 2, 2), [0.5, 0.25, 0.125], 3, padding=padding)
+        first, second = 16 * 0.5 * seen[0] / 16, 16 * 0.5 * 2 * 0.25 * seen[1] / 16
+        np.testing.assert_allclose(
+            found.second, [1.0, first, second, 32 * 0.125 * second], rtol=1e-12
+        )
+        # an edge place is seen by fewer: 4 corners by 4, 8 edges by 6, 4 inside by 9
+        share = 9 if padding == "circular" else (4 * 4 + 8 * 6 + 4 * 9) / 16
+        np.testing.assert_allclose(
+            found.gradient, [3 * 0.125 * 2 * 0.25 * share, 3 * 0.125, 1.0], rtol=1e-12
+        )
+
+
+def test_linear_sequences_by_hand():
+    x = np.array([[[1.0, 2.0], [0.0, 1.0]], [[0.0, 0.0], [3.0, 0.0]]])  # two steps of two examples
+    found = propagate_sequences("linear", x, 4, (0.5, 0.125), bias=0.1)
+    # q = s_W^2 ||x||^2 + 0.1, then 4 / 8 of it + s_W^2 ||x||^2 + 0.1
+    first = [2.6, 0.6]
+    second = [1.3 + 0.1, 0.3 + 4.5 + 0.1]
+    np.testing.assert_allclose(found.second, [15 / 8, np.mean(first), np.mean(second)], rtol=1e-12)
+    product = 0.5 * 2 + 0.1
+    cosines = [2 / math.sqrt(5 * 10), product / math.sqrt(2.6 * 0.6)]
+    cosines.append((product / 2 + 0.1) / math.sqrt(second[0] * second[1]))
+    np.testing.assert_allclose(found.cosine, cosines, rtol=1e-12)
+    np.testing.assert_allclose(found.gradient, [1.5, 1.0], rtol=1e-12)
+
+
+def test_a_sequence_of_one_step_is_a_layer_with_bias():
+    """Also where one of two signals has no variance: sigmoid of it is 1/2."""
+    x = np.array([[[0.6, 0.8], [0.0, 0.0]]])
+    found = propagate_sequences("sigmoid", x, 4, (1.3, 0.2))
+    one = propagate("sigmoid", (2, 4, 1), [1.3, 1.0], second=0.5).second[1]
+    assert found.second[1] == pytest.approx((one + 0.25) / 2, rel=1e-11)
+    assert found.cosine[1] == pytest.approx(0.25 / math.sqrt(one * 0.25), rel=1e-11)

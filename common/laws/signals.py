@@ -1,4 +1,4 @@
-r"""What mean-field theory says of signal and gradient in each layer of a fully connected net.
+r"""What mean-field theory says of signal and gradient in each layer of a net.
 
 For ``z_l = W_l h_{l-1} + b_l`` and ``h_l = phi(z_l)`` or ``h_{l-1} + phi(z_l)``, with entries of
 W_l of mean 0 and variance s_l^2, b_l ~ N(0, s_b^2), and u, u' ~ N(0, q_l) of covariance p_l,
@@ -15,20 +15,28 @@ M and C are averages over units of the product of an input's signal with itself 
 input's, A that of the signal, D and G of the squared gradient in z_l and h_l (Poole et al. 2016,
 eq. 3 and 5; Schoenholz et al. 2017; residual: Yang and Schoenholz 2017, section 3). The
 limit of infinite width; M is exact at any width for linear and ReLU nets without biases.
+
+A convolutional net has M, D and G at each place: ``q_l[s] = c_{l-1} s_l^2 sum_t M_{l-1}[s + t] +
+s_b^2`` over the taps t of its kernel, and ``G_{l-1}[s] = c_l s_l^2 sum_t D_l[s - t]`` (Xiao et al.
+2018, section 2). A recurrent one has steps for layers, ``q_t = n s_U^2 M_{t-1} + s_W^2
+||x_t||^2 + s_b^2``, as if every step had weights of its own, which in the limit makes no difference
+(Chen, Pennington and Schoenholz 2018), and ``G_t = E v_t^2 + n s_U^2 D_{t+1}``.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.mean_field import ACTIVATIONS, expectation, pair_moments, second_moments
 
-__all__ = ["Signals", "propagate"]
+__all__ = ["Signals", "propagate", "propagate_images", "propagate_sequences"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +47,14 @@ class Signals:
     ----------
     second : array (L + 1,)
         M_0 .. M_L, of which M_L is that of the output, z_L.
-    cosine : array (L + 1,)
+    cosine : array (L + 1,), or None where it is not computed
         C_l / M_l, of two inputs of one length.
     gradient : array (L,)
         D_1 .. D_L, with D_L = 1.
     """
 
     second: np.ndarray
-    cosine: np.ndarray
+    cosine: np.ndarray | None
     gradient: np.ndarray
 
 
@@ -134,3 +142,129 @@ def _gradient(
             arriving if added[layer] else 0.0
         )
     return np.array(found[::-1])
+
+
+def propagate_images(
+    activation: str,
+    x: np.ndarray,
+    channels: Sequence[int],
+    variances: Sequence[float],
+    outputs: int,
+    *,
+    kernel: int = 3,
+    padding: str = "circular",
+    bias: float = 0.0,
+) -> Signals:
+    """Follow images through convolutions to the output of a dense readout, and back.
+
+    Averages are over images and places, too; cosines are not computed, which for most activations
+    takes a double integral at each place.
+
+    Parameters
+    ----------
+    activation : str
+    x : array (examples, c_0, rows, columns)
+    channels : sequence of int (L + 1,)
+        c_0 .. c_L.
+    variances : sequence of float (L + 1,)
+        s_l^2 of the kernels' entries, and of the readout's.
+    outputs : int
+    kernel : int
+        Odd.
+    padding : {"circular", "zero"}
+    bias : float
+        s_b^2.
+    """
+    margin = kernel // 2
+    mode: Any = "wrap" if padding == "circular" else "constant"
+
+    def seen(a: np.ndarray) -> np.ndarray:
+        """Return the sum over taps at each place; kernels are as wide both ways, so back, too."""
+        around = np.pad(a, ((0, 0), (margin, margin), (margin, margin)), mode)
+        windows = np.lib.stride_tricks.sliding_window_view(around, (kernel, kernel), (1, 2))
+        return np.asarray(windows.sum(axis=(-1, -2)))
+
+    M = np.square(x).mean(axis=1)
+    seconds, slopes = [float(M.mean())], []
+    for n_in, variance in zip(channels, variances[:-1], strict=False):
+        M, slope = _at_each(activation, n_in * variance * seen(M) + bias)
+        seconds.append(float(M.mean()))
+        slopes.append(slope)
+    size = channels[-1] * M[0].size
+    seconds.append(size * variances[-1] * seconds[-1] + bias)
+    G = np.full(M.shape, outputs * variances[-1])
+    gradients = [1.0]
+    for layer in range(len(slopes) - 1, -1, -1):
+        D = slopes[layer] * G
+        gradients.append(float(D.mean()))
+        G = channels[layer + 1] * variances[layer] * seen(D)
+    return Signals(np.array(seconds), None, np.array(gradients[::-1]))
+
+
+def propagate_sequences(
+    activation: str,
+    x: np.ndarray,
+    units: int,
+    variances: tuple[float, float],
+    *,
+    bias: float = 0.0,
+) -> Signals:
+    """Follow sequences through a plain recurrent layer, and back from a functional of every step.
+
+    Averages are over examples, too; the functional has entries of mean square 1.
+
+    Parameters
+    ----------
+    activation : str
+    x : array (steps, examples, inputs)
+        Of which the cosine is that of the first two; M_0 and the first cosine are of all steps.
+    units : int
+    variances : (float, float)
+        s_W^2 and s_U^2.
+    bias : float
+        s_b^2.
+    """
+    weight, recurrent = variances
+    flat = x.swapaxes(0, 1).reshape(x.shape[1], -1)
+    seconds, slopes = [float(np.square(x).mean())], []
+    lengths = np.square(flat[:2]).sum(axis=1)
+    cosines = [_cosine(float(flat[0] @ flat[1]), lengths)]
+    M, C = np.zeros(x.shape[1]), 0.0
+    for row in x:
+        q = units * recurrent * M + weight * np.square(row).sum(axis=1) + bias
+        p = units * recurrent * C + weight * float(row[0] @ row[1]) + bias
+        M, slope = _at_each(activation, q)
+        C = _between(activation, float(q[0]), float(q[1]), p)
+        seconds.append(float(M.mean()))
+        cosines.append(_cosine(C, M))
+        slopes.append(slope)
+    gradients, G = [], np.ones(x.shape[1])
+    for slope in slopes[::-1]:
+        D = slope * G
+        gradients.append(float(D.mean()))
+        G = 1 + units * recurrent * D
+    return Signals(np.array(seconds), np.array(cosines), np.array(gradients[::-1]))
+
+
+def _cosine(product: float, squares: np.ndarray) -> float:
+    """Return that of two signals, 1 where one is 0, as `propagate` has it."""
+    size = math.sqrt(float(squares[0] * squares[1]))
+    return product / size if size else 1.0
+
+
+def _at_each(activation: str, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``E phi(u)^2`` and ``E phi'(u)^2`` for each variance, once for equal ones."""
+    values, where = np.unique(q, return_inverse=True)
+    moments = np.array([second_moments(activation, float(v)) for v in values])
+    squares, slopes = moments.T[:, where.reshape(q.shape)]
+    return squares, slopes
+
+
+def _between(activation: str, first: float, second: float, covariance: float) -> float:
+    """Return ``E phi(u) phi(u')`` of variances that may be 0."""
+    size = math.sqrt(first * second)
+    if size == 0:
+        phi = ACTIVATIONS[activation]
+        one, other = (expectation(phi.value, q, kinks=phi.kinks) for q in (first, second))
+        return one * other  # one of them is a constant
+    return pair_moments(activation, first, second, min(1.0, max(-1.0, covariance / size)))[0]

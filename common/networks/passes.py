@@ -6,6 +6,7 @@ finds in a pass is unrolled by :mod:`isometry.common.networks.unrolled`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from isometry.common.errors import InvalidArgument
 from isometry.common.laws import perceptron
 from isometry.common.laws.formats import FORMATS
 from isometry.common.networks.unrolled import Trace, Unrolled, unroll
+from isometry.common.optimizers.norms import global_norm
 from isometry.common.optimizers.rules import SGD
 
 if TYPE_CHECKING:
@@ -128,18 +130,41 @@ class Runner:
         return found
 
     def train(
-        self, parameters: Arrays, targets: Array, steps: int, rate: float
-    ) -> dict[str, np.ndarray]:
-        """Return the weights after steps of gradient descent on the criterion.
+        self, parameters: Arrays, start: Unrolled, targets: Array, steps: int, rate: float
+    ) -> np.ndarray:
+        """Return ``||W_l - W_l(0)|| / ||W_l(0)||`` after steps down the criterion, by layer.
 
-        Raises as `propagate`.
+        Each goes against the gradient, by `rate` times the norm of all parameters at the start;
+        `start` is a pass of them. Where ||W_l(0)|| is 0, the distance is not divided. Raises as
+        `propagate`.
         """
-        for _ in range(steps):
+
+        def size(arrays: Arrays) -> float:
+            return float(self.nx.to_numpy(global_norm(self.nx, arrays.values())))
+
+        def by_layer(arrays: Arrays) -> list[np.ndarray]:
+            found = self._float64(arrays)
+            return [
+                np.concatenate([m.key.of(found).ravel() for m in layer]) for layer in start.layers
+            ]
+
+        length, far = rate * size(parameters), f"steps of {rate:g} of the weights' norm"
+        before = by_layer(parameters)
+        for k in range(steps):
             _, gradient = self.loss(parameters, targets, *self.inputs)
-            parameters, _ = SGD(rate=rate).advance(self.nx, parameters, gradient, {})
-        found = self._float64(parameters)
-        self._refuse_overflow(_layers(found), f"weights after {steps} steps at rate {rate:g}")
-        return found
+            steep = size(gradient)
+            if not math.isfinite(steep):
+                self._refuse_overflow(by_layer(gradient), f"gradients in weights after {k} {far}")
+            rule = SGD(rate=length / (steep or 1.0))
+            parameters, _ = rule.advance(self.nx, parameters, gradient, {})
+        after = by_layer(parameters)
+        self._refuse_overflow(after, f"weights after {steps} {far}")
+        return np.array(
+            [
+                np.linalg.norm(b - a) / (np.linalg.norm(a) or 1.0)
+                for a, b in zip(before, after, strict=True)
+            ]
+        )
 
     def _float64(self, arrays: Arrays) -> dict[str, np.ndarray]:
         return {path: self.nx.to_numpy(a).astype(np.float64) for path, a in arrays.items()}

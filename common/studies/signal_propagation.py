@@ -5,9 +5,10 @@ random linear functional of the output is differentiated. Layer by layer, where 
 recurrent net is a step: mean and second moment of h_l, histogram of ``h_l / rms h_l``, the share of
 units that are dead (their activation has derivative 0 for every example) and of values that are
 saturated (derivative below 5 % of its largest; of attention, a (1 - a) of its weights), the cosine
-between two inputs, the variance of the gradients in z_l and in W_l; and how far a few steps of
-gradient descent move each W_l. Beside them stands, for fully connected nets, mean-field theory
-(:mod:`isometry.common.laws.signals`), the limit of infinite width.
+between two inputs, the variance of the gradients in z_l and in W_l; and how far a few steps against
+the gradient move each W_l. Beside them stands, for fully connected, convolutional and plain
+recurrent nets, mean-field theory (:mod:`isometry.common.laws.signals`), the limit of infinite
+width.
 
 What is checked holds at this width (:mod:`isometry.common.laws.propagation`). In every family the
 weights meet rows r, ``z = W r + b``: inputs, patches of images, a step's input beside the state,
@@ -32,12 +33,13 @@ from isometry.common import checks
 from isometry.common.laws import propagation, signals
 from isometry.common.laws.distributions import Distribution, Normal
 from isometry.common.laws.formats import FORMATS
-from isometry.common.laws.initializers import INITIALIZERS
 from isometry.common.laws.mean_field import ACTIVATIONS as REFERENCES
 from isometry.common.laws.orthogonal import DeltaOrthogonal, Orthogonal
+from isometry.common.networks.convolutional import Convolutional
 from isometry.common.networks.fully_connected import FullyConnected
 from isometry.common.networks.on_digits import Options, subject
 from isometry.common.networks.passes import Runner
+from isometry.common.networks.recurrent import Recurrent
 from isometry.common.networks.unrolled import LinearMap, Unrolled
 from isometry.common.results import Check, Quantity
 from isometry.common.statistics.rounding import gamma
@@ -75,7 +77,7 @@ def run(
     networks: int = 6,
     examples: int = 32,
     steps: int = 10,
-    rate: float = 0.05,
+    rate: float = 0.01,
     dtype: str = "float64",
 ) -> Findings:
     """Follow signal and gradient through a net, layer by layer.
@@ -106,9 +108,9 @@ def run(
     examples : int
         Digits in the batch, at least 2.
     steps : int
-        Steps of gradient descent on the cross-entropy of the batch.
+        Steps against the gradient of the batch's loss.
     rate : float
-        Learning rate of these steps.
+        Length of each, as a share of the norm of all parameters.
     dtype : str
         float32 or float64.
     """
@@ -136,11 +138,11 @@ def run(
         tell(k, networks + 1, f"net {k + 1} of {networks}")
         parameters = net.network.initialize(nx, stream, dtype=dtype)
         passes.append(runner.propagate(parameters, stream))
-    tell(networks, networks + 1, f"{steps} steps of gradient descent")
-    trained = runner.train(parameters, nx.asarray(net.targets.astype(dtype)), steps, rate)
-    quantities = _curves(passes) | {"distance": Quantity(_distances(passes[-1], trained))}
-    if isinstance(net.network, FullyConnected):
-        quantities |= _theory(net.network, bias, net.inputs[0])
+    tell(networks, networks + 1, f"{steps} steps against the gradient")
+    targets = nx.asarray(net.targets.astype(dtype))
+    distance = runner.train(parameters, passes[-1], targets, steps, rate)
+    quantities = _curves(passes) | {"distance": Quantity(distance)}
+    quantities |= _theory(net.network, passes[0], net.inputs[0], bias)
     found = _checks(net.network, passes, bias, dtype)
     tell(networks + 1, networks + 1, "done")
     return Findings(quantities, found, _finding(options, quantities, found, steps, rate))
@@ -181,18 +183,6 @@ def _curves(passes: Sequence[Unrolled]) -> dict[str, Quantity]:
     }
 
 
-def _distances(start: Unrolled, trained: dict[str, np.ndarray]) -> np.ndarray:
-    """Return ``||W_l - W_l(0)|| / ||W_l(0)||``, not divided where ||W_l(0)|| is 0."""
-    found = []
-    for layer in start.layers:
-        before = [m.weight.T if m.transposed else m.weight for m in layer]
-        after = [m.key.of(trained) for m in layer]
-        change = sum(float(np.sum(np.square(b - a))) for a, b in zip(before, after, strict=True))
-        size = sum(float(np.sum(np.square(a))) for a in before)
-        found.append(math.sqrt(change / (size or 1.0)))
-    return np.array(found)
-
-
 def _histogram(h: np.ndarray) -> np.ndarray:
     """Return the share of values in each bin of `EDGES`; what lies beyond is in the outermost."""
     size = math.sqrt(np.mean(h * h)) or 1.0
@@ -205,40 +195,61 @@ def _cosine(h: np.ndarray) -> float:
     return float(np.sum(h[0] * h[1])) / size if size else math.nan
 
 
-def _variances(network: FullyConnected) -> list[float] | None:
-    """Return s_l**2 of each layer, or None if the initializer's entries have no one variance."""
+def _variances(p: Unrolled) -> list[float] | None:
+    """Return s**2 of the entries of each map's blocks, or None if a rule's have no one variance."""
     found = []
-    for stack in network.stacks:
-        law = INITIALIZERS[str(network.initializer)].resolve((stack.n_out, stack.n_in), "out_in")
-        if isinstance(law, Distribution) and law.moments[0] == 0:
-            variance = law.moments[1]
-        elif isinstance(law, Orthogonal):
-            variance = law.gain**2 / max(stack.n_out, stack.n_in)
-        else:
-            return None
-        found += [variance] * stack.count
+    for m in p.maps:
+        for law, n_in in m.laws:
+            if isinstance(law, Distribution) and law.moments[0] == 0:
+                found.append(law.moments[1])
+            elif isinstance(law, Orthogonal):
+                found.append(law.gain**2 / max(len(m.weight) // m.gates, n_in))
+            elif isinstance(law, DeltaOrthogonal):  # of the one tap that is not 0
+                found.append(law.gain**2 / len(m.weight))
+            else:
+                return None
     return found
 
 
-def _theory(network: FullyConnected, bias: float, x: np.ndarray) -> dict[str, Quantity]:
-    """Return mean-field theory, for nets without normalization and without dense shortcuts."""
-    variances = _variances(network)
-    if variances is None or network.normalization or network.shortcut == "dense":
+def _theory(network: Any, p: Unrolled, x: np.ndarray, bias: float) -> dict[str, Quantity]:
+    """Return mean-field theory, of the nets that it is known of."""
+    variances = _variances(p)
+    if variances is None:
         return {}
-    found = signals.propagate(
-        str(network.activation),
-        network.widths,
-        variances,
-        bias=bias**2,
-        cosine=_cosine(x),
-        mean=float(x[:2].mean()),
-        residual=network.shortcut == "residual",
-    )
-    return {
-        "theory/second moment": Quantity(found.second),
-        "theory/cosine": Quantity(found.cosine),
-        "theory/gradient variance": Quantity(found.gradient),
-    }
+    activation, spread = str(getattr(network, "activation", None)), bias**2
+    if isinstance(network, FullyConnected):
+        if network.normalization or network.shortcut == "dense":
+            return {}
+        found = signals.propagate(
+            activation,
+            network.widths,
+            variances,
+            bias=spread,
+            cosine=_cosine(x),
+            mean=float(x[:2].mean()),
+            residual=network.shortcut == "residual",
+        )
+    elif isinstance(network, Convolutional):
+        single = isinstance(p.maps[0].laws[0][0], DeltaOrthogonal)
+        found = signals.propagate_images(
+            activation,
+            x,
+            network.channels,
+            variances,
+            network.outputs,
+            kernel=1 if single else network.kernel,
+            padding=network.padding,
+            bias=spread,
+        )
+    elif isinstance(network, Recurrent) and network.cell == "plain":
+        shared = (variances[0], variances[1])
+        found = signals.propagate_sequences(activation, x, network.units, shared, bias=spread)
+    else:
+        return {}
+    theory = {"second moment": found.second, "gradient variance": found.gradient}
+    if found.cosine is not None:
+        theory["cosine"] = found.cosine
+    return {f"theory/{name}": Quantity(values) for name, values in theory.items()}
 
 
 # --- what is checked -----------------------------------------------------------------------------
@@ -429,7 +440,7 @@ def _backward_steps(network: FullyConnected, passes: Sequence[Unrolled]) -> list
 def _totals(network: FullyConnected, passes: Sequence[Unrolled]) -> list[Check]:
     """Check the log-norms after all layers; the last has no activation."""
     activation, n = str(network.activation), network.widths
-    variances = _variances(network) or []
+    variances = _variances(passes[0]) or []
     hidden = propagation.forward_laws(activation, n[:-1], variances[:-1])
     forward = [*hidden, propagation.growth("linear", variances[-1], n[-1])]
     backward = [
@@ -520,18 +531,20 @@ def _finding(
         if c.unit == "nat"
     )
     last = len(quantities["layer"].values) - 2
-    net = options.family.replace("_", " ")
+    article = "an" if options.family in ("lstm", "attention", "autoencoder") else "a"
+    layer = {"attention": "block", "recurrent": "step", "lstm": "step"}.get(options.family, "layer")
+    net = options.family.replace("_", " ").replace("lstm", "LSTM")
     if options.family not in ("lstm", "attention"):
         net += f" {options.activation}"
     return (
-        f"In a {net} net of {options.depth} layers with {options.initializer} weights the signal's "
-        f"second moment is {at('second moment', 1)} after the first layer and "
-        f"{at('second moment', last)} after layer {last}; two digits of cosine "
+        f"In {article} {net} net of {options.depth} {layer}s with {options.initializer} weights "
+        f"the signal's second moment is {at('second moment', 1)} after the first {layer} and "
+        f"{at('second moment', last)} after {layer} {last}; two digits of cosine "
         f"{float(quantities['cosine'].values[0]):.3g} arrive there with {at('cosine', last)}. The "
         f"gradient in a preactivation has variance {at('gradient variance', -1)} at the output and "
-        f"{at('gradient variance', 0)} in the first layer. {exact}At most "
+        f"{at('gradient variance', 0)} in the first {layer}. {exact}At most "
         f"{quantities['dead'].values.max():.1%} of a layer's units are dead and "
-        f"{quantities['saturated'].values.max():.1%} of its values saturated. {steps} steps at "
-        f"rate {rate:g} move the weights of a layer by {distance.min():.2g} to "
-        f"{distance.max():.2g} of their norm."
+        f"{quantities['saturated'].values.max():.1%} of its values saturated. {steps} steps "
+        f"against the gradient, each of {rate:.2g} of all weights' norm, move those of one {layer} "
+        f"by {distance.min():.2g} to {distance.max():.2g} of theirs."
     )

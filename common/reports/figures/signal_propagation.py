@@ -97,7 +97,7 @@ DRAWINGS = (
         "What each layer does to signal and gradient: distribution of the signal (dark: many "
         "units), its second moment, the cosine between two inputs, the variance of the gradient "
         "in the preactivations, the share of saturated values and dead units, and how far a few "
-        "steps of gradient descent move the weights, relative to their size. Grey: mean-field "
+        "steps against the gradient move the weights, relative to their size. Grey: mean-field "
         "theory, the limit of infinite width.",
         "Six charts over the layer: a map of the distribution of the signal, and one curve per "
         "backend for the second moment, the cosine between two inputs, the gradient's variance, "
