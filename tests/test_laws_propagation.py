@@ -259,7 +259,7 @@ def test_innovations_are_those_of_a_triangular_factor():
     np.testing.assert_allclose(np.square(W @ q).sum(axis=0), expected, rtol=1e-10)
     found = propagation.innovations(rows, rows @ W.T, resolved=np.zeros(5))
     np.testing.assert_allclose(found, expected, rtol=1e-10)
-    later = propagation.innovations(rows, rows @ W.T, resolved=np.zeros(5), told=2)
+    later = propagation.innovations(rows, rows @ W.T, resolved=np.zeros(5), known=2)
     np.testing.assert_array_equal(later, found[2:])
     away = np.eye(3)[:1]
     part = propagation.innovations(rows, rows @ W.T, resolved=np.zeros(5), seen=2.5 * away)
@@ -274,9 +274,9 @@ def test_rows_that_do_not_stand_out_are_left_out():
     found = propagation.innovations(rows, rows @ W.T, resolved=resolved)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     # what the second told, too little to see, may be what the third owes to it
-    later = propagation.innovations(rows, rows @ W.T, resolved=resolved, told=2)
+    later = propagation.innovations(rows, rows @ W.T, resolved=resolved, known=2)
     np.testing.assert_array_equal(later, [np.nan, np.nan])
-    zero = propagation.innovations(rows[[3, 0]], rows[[3, 0]] @ W.T, resolved=resolved, told=1)
+    zero = propagation.innovations(rows[[3, 0]], rows[[3, 0]] @ W.T, resolved=resolved, known=1)
     np.testing.assert_allclose(zero, [9.0])
 
 

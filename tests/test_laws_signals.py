@@ -167,3 +167,29 @@ def test_a_sequence_of_one_step_is_a_layer_with_bias():
     one = propagate("sigmoid", (2, 4, 1), [1.3, 1.0], second=0.5).second[1]
     assert found.second[1] == pytest.approx((one + 0.25) / 2, rel=1e-11)
     assert found.cosine[1] == pytest.approx(0.25 / math.sqrt(one * 0.25), rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: propagate_images("relu", np.ones((1, 1, 4, 4)), (1, 2), [1.0], 3),
+            "a variance for each of 2 layers; received 1",
+        ),
+        (
+            lambda: propagate_images("relu", np.ones((1, 1, 4, 4)), (1, 2), [1, 1], 3, kernel=2),
+            "kernel must be odd",
+        ),
+        (
+            lambda: propagate_images(
+                "relu", np.ones((1, 1, 4, 4)), (1, 2), [1, 1], 3, padding="zeros"
+            ),
+            "did you mean 'zero'",
+        ),
+        (lambda: propagate_sequences("relu", np.ones((3, 1, 2)), 4, (1, 1)), "two examples"),
+        (lambda: propagate_sequences("relu", np.ones((0, 2, 2)), 4, (1, 1)), "at least one step"),
+    ],
+)
+def test_images_and_sequences_refuse(call, message):
+    with pytest.raises(InvalidArgument, match=message):
+        call()

@@ -1,7 +1,5 @@
 """Passes unrolled: rows, offsets and bounds of every family, gradients, and what cannot be."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -70,8 +68,8 @@ def test_every_map_is_w_r_plus_b_plus_its_offset(name):
     for m in found.maps:
         z = m.rows @ m.weight.T + m.bias + m.gradients
         np.testing.assert_allclose(m.outputs, z, rtol=CLOSE, atol=CLOSE)
-        np.testing.assert_array_equal(m.moved, m.weight)
-        assert m.rows.shape == m.errors.shape
+        np.testing.assert_array_equal(m.weight_gradient, m.weight)
+        assert m.errors.shape == (len(m.rows),)
         assert sum(columns for _, columns in m.laws) == m.weight.shape[1]
         assert m.errors.max() < 1e-10
         drawn_as = m.weight.T if m.transposed else m.weight
@@ -102,7 +100,7 @@ def test_gradients_are_those_of_the_functional(name):
             else other.gradients.T @ other.rows
             for other in shared
         )
-        np.testing.assert_allclose(m.moved, total, rtol=CLOSE, atol=CLOSE)
+        np.testing.assert_allclose(m.weight_gradient, total, rtol=CLOSE, atol=CLOSE)
     if isinstance(network, (FullyConnected, Convolutional)):
         size = (shape[0], found.signals[-1].shape[1])
         v = nx.stream(3).normal(size, dtype="float64")
@@ -136,4 +134,4 @@ def test_attention_s_slopes_are_those_of_its_weights():
 def test_refuses(network, message):
     _, _, trace = drawn("plain")
     with pytest.raises(InvalidArgument, match=message):
-        unroll(network, dataclasses.replace(trace))
+        unroll(network, trace)

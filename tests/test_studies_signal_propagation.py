@@ -7,7 +7,7 @@ from isometry.backends.numpy_backend import NumpyBackend
 from isometry.common import studies
 from isometry.common.errors import InvalidArgument
 from isometry.common.networks.fully_connected import NORMS
-from isometry.common.networks.on_digits import SHORTCUTS
+from isometry.common.networks.on_digits import SHORTCUTS, Options, subject
 
 STUDY = "signal-propagation"
 SMALL = {"depth": 8, "width": 64, "networks": 4, "steps": 2, "examples": 16}
@@ -95,7 +95,9 @@ def test_claims_hold_for_every_kind_of_net(parameters, claims):
             {"normalization": "layer", "place": "activation", "dtype": "float32"},
             {LENGTH, ACROSS},
         ),
+        ("attention", {"dtype": "float32", "depth": 20}, {LENGTH, ACROSS}),
         ("attention", {"initializer": "orthogonal", "depth": 4}, {KEEPS}),
+        ("attention", {"initializer": "orthogonal", "depth": 4, "dtype": "float32"}, {KEEPS}),
         ("autoencoder", {"bias": 0.3, "activation": "sigmoid"}, {LENGTH, ACROSS}),
         ("autoencoder", {"initializer": "orthogonal"}, {KEEPS}),
         ("message_passing", {}, {LENGTH, ACROSS}),
@@ -253,21 +255,129 @@ def test_catches(broken, parameters, claim):
 
 
 class NotOrthogonal(NumpyBackend):
-    """Returns one column of Q a little too long."""
+    """Returns one column of Q a little too long, or not at all."""
 
-    def __init__(self):
+    def __init__(self, factor):
         super().__init__()
         qr = self.ops.qr
 
         def stretched(x, /):
             q, r = qr(x)
-            return q * np.where(np.arange(q.shape[-1]) == 0, 1 + 1e-6, 1.0), r
+            return q * np.where(np.arange(q.shape[-1]) == 0, factor, 1.0), r
 
         self.ops.qr = stretched
 
 
-def test_catches_weights_that_are_not_orthogonal():
-    assert failed(NotOrthogonal(), initializer="orthogonal") == {KEEPS}
+@pytest.mark.parametrize("factor", [1 + 1e-6, 0.0])
+def test_catches_weights_that_are_not_orthogonal(factor):
+    assert failed(NotOrthogonal(factor), initializer="orthogonal") == {KEEPS}
+    delta = {"family": "convolutional", "initializer": "delta_orthogonal", "depth": 3}
+    assert failed(NotOrthogonal(factor), **delta) == {KEEPS}
+
+
+class WrongSigmoid(NumpyBackend):
+    """Takes sigmoid for a half of what it is given, as a hard one's slope."""
+
+    def sigmoid(self, x, /):
+        return super().sigmoid(0.5 * x)
+
+
+class WrongNorm(NumpyBackend):
+    """Divides by the unbiased variance."""
+
+    def layer_norm(self, x, scale, shift, /, *, axis=-1, eps=1e-5):
+        n = x.shape[-1]
+        return super().layer_norm(x, scale * ((n - 1) / n) ** 0.5, shift, axis=axis, eps=eps)
+
+
+class WrongSoftmax(NumpyBackend):
+    """Takes powers of 2 for those of e."""
+
+    def __init__(self):
+        super().__init__()
+        exp = self.ops.exp
+        self.ops.exp = lambda x, /: exp(x * np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("broken", "parameters"),
+    [
+        (WrongSigmoid, {"family": "lstm"}),
+        (WrongNorm, {"family": "attention", "normalization": "layer"}),
+        (WrongNorm, {"family": "attention", "normalization": "layer", "place": "activation"}),
+        (WrongSoftmax, {"family": "attention"}),
+    ],
+    ids=str,
+)
+def test_catches_a_wrong_signal_in_both_dtypes(broken, parameters):
+    for dtype in ("float32", "float64"):
+        small = {"networks": 2, "depth": 4, "initializer": "xavier_normal", "dtype": dtype}
+        assert PRODUCT in failed(broken(), **parameters | small)
+
+
+@pytest.mark.parametrize(
+    ("family", "path"),
+    [
+        ("convolutional", "stack1"),
+        ("recurrent", "steps"),
+        ("lstm", "steps"),
+        ("attention", "projection"),
+        ("attention", "output"),
+        ("autoencoder", "stack1/decoder"),
+        ("message_passing", "layers"),
+    ],
+)
+def test_catches_a_lost_gradient_in_every_family(family, path):
+    class Lost(NumpyBackend):
+        def value_and_gradient(self, f, /):
+            inner = super().value_and_gradient(f)
+
+            def evaluate(parameters, *args):
+                value, gradient = inner(parameters, *args)
+                lost = f"{path}/offset"
+                return value, {k: a * 0.999 if k == lost else a for k, a in gradient.items()}
+
+            return evaluate
+
+    assert OUTER in failed(Lost(), family=family, networks=1, depth=4, dtype="float32")
+
+
+# --- what the bounds must stand, and where checks may say nothing --------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_shared_weights_add_up_their_roundings(dtype):
+    """A linear layer of identities keeps every number: sums over 100 steps round the most."""
+    parameters = {"family": "recurrent", "initializer": "identity", "activation": "linear"}
+    result = run(**parameters, examples=2, depth=100, networks=1, dtype=dtype)
+    assert [check for check in result.checks if not check.passed] == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("place", ["preactivation", "activation"])
+def test_rows_of_every_block_are_seen_in_deep_attention(place, dtype):
+    given = {"family": "attention", "normalization": "layer", "place": place, "dtype": dtype}
+    deep = {"depth": 20, "shortcut": "residual", "initializer": "xavier_normal", "networks": 2}
+    result = run(**given, **deep)
+    for check in result.checks:
+        assert check.passed
+        if check.claim in (LENGTH, ACROSS):
+            assert "shared by the 40 maps" in check.source
+
+
+def test_vanishing_gradients_are_no_overflow():
+    small = {"activation": "relu", "initializer": "lecun_uniform", "dtype": "float32"}
+    result = run(**small, depth=280, examples=4, networks=1)
+    assert result.passed
+    assert np.isfinite(result.quantities["distance"].values).all()
+
+
+def test_rows_below_the_smallest_number_are_left_out():
+    tiny = {"initializer": "lecun_normal", "dtype": "float32", "examples": 4, "networks": 2}
+    assert run(**tiny, activation="leaky_relu", depth=290, bias=1e-30).passed
+    assert run(**tiny, family="message_passing", depth=290).passed
+    with pytest.raises(InvalidArgument, match="the signal of 290 layers vanishes in float32"):
+        run(**tiny, depth=290)
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -283,6 +393,16 @@ def test_catches_weights_that_are_not_orthogonal():
         ({"activation": "rlu"}, "did you mean 'relu'"),
         ({"initializer": "he_norml"}, "did you mean 'he_normal'"),
         ({"family": "lsmt"}, "did you mean 'lstm'"),
+        (
+            {
+                "family": "attention",
+                "initializer": "orthogonal",
+                "shortcut": "residual",
+                "depth": 60,
+                "dtype": "float32",
+            },
+            r"overflow float32 at layer \d+ of 60",
+        ),
         (
             {"family": "lstm", "normalization": "batch"},
             "normalization of the family lstm must be none; received 'batch'",
@@ -305,7 +425,7 @@ def test_catches_weights_that_are_not_orthogonal():
         ),
         (
             {"activation": "linear", "rate": 1e30, "steps": 3, "dtype": "float32"},
-            r"gradients in weights after 1 steps of 1e\+30 .* overflow float32 at layer \d of 8",
+            r"gradients in weights at step 2 of 3, .* overflow float32 at layer \d of 8",
         ),
     ],
     ids=str,
@@ -313,3 +433,26 @@ def test_catches_weights_that_are_not_orthogonal():
 def test_refuses(parameters, message):
     with pytest.raises(InvalidArgument, match=message):
         run(**parameters)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"depth": 0}, "depth must be at least 1; received 0"),
+        ({"depth": 2.5}, "depth must be an integer"),
+        ({"width": 0}, "width must be at least 8; received 0"),
+        ({"family": "message_passing", "width": 32}, "width must be at least 64; received 32"),
+        ({"bias": -1.0}, "bias must be at least 0"),
+    ],
+    ids=str,
+)
+def test_options_refuse(given, message):
+    good = {"family": "lstm", "depth": 3, "width": 8, "activation": "tanh"}
+    with pytest.raises(InvalidArgument, match=message):
+        Options(**good | {"initializer": "orthogonal"} | given)
+
+
+def test_there_are_so_many_digits():
+    options = Options("lstm", 3, 8, "tanh", "orthogonal")
+    with pytest.raises(InvalidArgument, match="examples must be between 1 and 1797"):
+        subject(options, 5000)

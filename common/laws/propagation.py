@@ -391,13 +391,14 @@ def innovations(
     outputs: np.ndarray,
     *,
     resolved: np.ndarray,
-    told: int = 0,
+    known: int = 0,
     seen: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return what the output of each row adds to those before, ``||P z_i'||**2 / ||r_i'||**2``.
 
-    For ``z_i = W r_i``, W (n_out, n_in) of independent entries N(0, 1), and rows of which each may
-    depend on the outputs of those before it: r_i' is r_i less its projection on r_1 .. r_{i-1}, and
+    For ``z_i = W r_i``, W (n_out, n_in) of independent entries N(0, 1), and rows of which each of
+    the first `known` may depend on the outputs of those before it, and the others on those of the
+    known: r_i' is r_i less its projection on r_1 .. r_{i-1}, and
     z_i' the same combination of outputs, hence W r_i'. Given the outputs before, W is unconstrained
     orthogonally to those rows (Bayati and Montanari 2011, lemma 10), so that the ratio has the law
     chi2_{n_out - k}, and the ratios are independent. P projects away the k rows of `seen`, vectors
@@ -411,15 +412,16 @@ def innovations(
         A row with ``||r_i'||`` no larger than this is left out: rounding hides what it adds. To
         each row's own is added what those before leave in it, ``|c_k| resolved_k / ||r_k'||`` for
         a component c_k along r_k'.
-    told : int
+    known : int
         So many first rows came in earlier uses of the weights; their ratios are not returned.
     seen : array (k, n_out), optional
+        Linearly independent.
 
     Returns
     -------
-    array (m - told,)
-        NaN for a row left out; and for all where one of `told` was that is not 0, as what later
-        rows owe to it is not known.
+    array (m - known,)
+        NaN for a row left out; and for all where one of the `known` was that is not 0, as what
+        later rows owe to it is not resolved.
     """
     basis, images = np.empty((0, rows.shape[1])), np.empty((0, outputs.shape[1]))
     away = np.empty((outputs.shape[1], 0)) if seen is None else np.linalg.qr(seen.T)[0]
@@ -435,9 +437,9 @@ def innovations(
             found[i] = float(np.sum(np.square(z - away @ (away.T @ z)))) / rest**2
             basis, images = np.vstack([basis, r / rest]), np.vstack([images, z / rest])
             floors = np.append(floors, floor / rest)
-        elif i < told and r.any():
-            return np.full(len(rows) - told, math.nan)
-    return found[told:]
+        elif i < known and rows[i].any():
+            return np.full(len(rows) - known, math.nan)
+    return found[known:]
 
 
 def tanh_sum_bound(q: np.ndarray, width: int, level: float) -> tuple[float, float]:

@@ -20,7 +20,8 @@ A convolutional net has M, D and G at each place: ``q_l[s] = c_{l-1} s_l^2 sum_t
 s_b^2`` over the taps t of its kernel, and ``G_{l-1}[s] = c_l s_l^2 sum_t D_l[s - t]`` (Xiao et al.
 2018, section 2). A recurrent one has steps for layers, ``q_t = n s_U^2 M_{t-1} + s_W^2
 ||x_t||^2 + s_b^2``, as if every step had weights of its own, which in the limit makes no difference
-(Chen, Pennington and Schoenholz 2018), and ``G_t = E v_t^2 + n s_U^2 D_{t+1}``.
+(Chen, Pennington and Schoenholz 2018; at width n it takes t**2 << n steps, as shared weights add
+their fluctuations up), and ``G_t = E v_t^2 + n s_U^2 D_{t+1}``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.mean_field import ACTIVATIONS, expectation, pair_moments, second_moments
 
@@ -46,11 +48,11 @@ class Signals:
     Attributes
     ----------
     second : array (L + 1,)
-        M_0 .. M_L, of which M_L is that of the output, z_L.
+        M_0 .. M_L, of which M_L is that of the output: of z_L, or of a sequence's last h.
     cosine : array (L + 1,), or None where it is not computed
-        C_l / M_l, of two inputs of one length.
+        Of two inputs, ``C_l / sqrt(M_l M_l')``.
     gradient : array (L,)
-        D_1 .. D_L, with D_L = 1.
+        D_1 .. D_L; that in an output z_L is 1.
     """
 
     second: np.ndarray
@@ -92,11 +94,7 @@ def propagate(
     InvalidArgument
         If there is not one variance for each layer, or the activation is unknown.
     """
-    if len(variances) != len(widths) - 1:
-        raise InvalidArgument(
-            f"there must be a variance for each of {len(widths) - 1} layers; "
-            f"received {len(variances)}"
-        )
+    _check_variances(len(widths) - 1, variances)
     seconds, products, slopes = [second], [second * cosine], []
     added = [residual and n_in == n_out for n_in, n_out in itertools.pairwise(widths)]
     for n_in, variance, skip in zip(widths, variances[:-1], added, strict=False):
@@ -174,7 +172,16 @@ def propagate_images(
     padding : {"circular", "zero"}
     bias : float
         s_b^2.
+
+    Raises
+    ------
+    InvalidArgument
+        If there is not one variance for each layer, or the kernel is even, or a name unknown.
     """
+    _check_variances(len(channels), variances)
+    checks.choice("padding", padding, ("circular", "zero"))
+    if checks.integer("kernel", kernel, low=1) % 2 == 0:
+        raise InvalidArgument(f"kernel must be odd, so that it has a centre; received {kernel}")
     margin = kernel // 2
     mode: Any = "wrap" if padding == "circular" else "constant"
 
@@ -223,7 +230,17 @@ def propagate_sequences(
         s_W^2 and s_U^2.
     bias : float
         s_b^2.
+
+    Raises
+    ------
+    InvalidArgument
+        If there is no step, or fewer than two examples, or the activation is unknown.
     """
+    if x.ndim != 3 or len(x) < 1 or x.shape[1] < 2:
+        raise InvalidArgument(
+            "x must be (steps, examples, inputs) of at least one step and two examples; received "
+            f"{x.shape}"
+        )
     weight, recurrent = variances
     flat = x.swapaxes(0, 1).reshape(x.shape[1], -1)
     seconds, slopes = [float(np.square(x).mean())], []
@@ -244,6 +261,13 @@ def propagate_sequences(
         gradients.append(float(D.mean()))
         G = 1 + units * recurrent * D
     return Signals(np.array(seconds), np.array(cosines), np.array(gradients[::-1]))
+
+
+def _check_variances(layers: int, variances: Sequence[float]) -> None:
+    if len(variances) != layers:
+        raise InvalidArgument(
+            f"there must be a variance for each of {layers} layers; received {len(variances)}"
+        )
 
 
 def _cosine(product: float, squares: np.ndarray) -> float:

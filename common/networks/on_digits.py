@@ -25,7 +25,7 @@ from isometry.common.networks.recurrent import Recurrent
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
 
-__all__ = ["FAMILIES", "SHORTCUTS", "Options", "Subject", "subject"]
+__all__ = ["FAMILIES", "LAYER", "SHORTCUTS", "Options", "Subject", "subject"]
 
 Array = Any
 CLASSES = 10
@@ -49,6 +49,7 @@ class Options:
     family : str
         Of `FAMILIES`.
     depth, width : int
+        At least 1 and 8, of message passing 64.
     activation, initializer, normalization, place, shortcut : str
         As `FullyConnected` names them, "none" for none.
     bias : float
@@ -75,6 +76,10 @@ class Options:
         family = checks.choice("family", self.family, tuple(FAMILIES))
         checks.choice("activation", self.activation, tuple(ACTIVATIONS))
         checks.choice("initializer", self.initializer, tuple(INITIALIZERS))
+        checks.integer("depth", self.depth, low=1)
+        smallest = SIDE**2 if family == "message_passing" else SIDE
+        checks.integer("width", self.width, low=smallest)
+        checks.finite("bias", self.bias, low=0.0)
         checks.choice("place", self.place, PLACES)
         checks.choice("normalization", self.normalization, NORMALIZATIONS)
         checks.choice("shortcut", self.shortcut, SHORTCUTS)
@@ -140,6 +145,7 @@ def subject(options: Options, examples: int) -> Subject:
     =============== ============================================================================
     """
     images, labels = digits()
+    checks.integer("examples", examples, low=1, high=len(images))
     x = images[:examples].astype(np.float64)
     x *= SIDE / np.linalg.norm(x, axis=1, keepdims=True)
     return FAMILIES[options.family](options, x, np.eye(CLASSES)[labels[:examples]])
@@ -202,6 +208,9 @@ def _message_passing(given: Options, x: np.ndarray, targets: np.ndarray) -> Subj
     network = MessagePassing(given.depth, given.width, given.activation, given.initializer)
     return Subject(network, (_widened(x, given.width), _graph(x)), targets, _first)
 
+
+LAYER = {"attention": "block", "recurrent": "step", "lstm": "step"}
+"""What a layer is called in families where it is none."""
 
 FAMILIES: dict[str, Callable[[Options, np.ndarray, np.ndarray], Subject]] = {
     "fully_connected": _fully_connected,

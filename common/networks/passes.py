@@ -15,6 +15,7 @@ import numpy as np
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws import perceptron
 from isometry.common.laws.formats import FORMATS
+from isometry.common.networks.attention import Attention
 from isometry.common.networks.unrolled import Trace, Unrolled, unroll
 from isometry.common.optimizers.norms import global_norm
 from isometry.common.optimizers.rules import SGD
@@ -82,12 +83,12 @@ class Runner:
             If a layer overflows: it says which, and the dtype.
         """
         preactivations = self._forward(parameters)
-        moved, offsets = _split(self._differentiated(parameters, {}, stream, "offset"))
+        found, offsets = _split(self._differentiated(parameters, {}, stream, "offset"))
         inputs = tuple(self.nx.to_numpy(a).astype(np.float64) for a in self.inputs)
         gradients = {name: offsets[f"{name}/offset"] for name in preactivations}
         return unroll(
             self.network,
-            Trace(self.dtype, inputs, self._float64(parameters), moved, preactivations, gradients),
+            Trace(self.dtype, inputs, self._float64(parameters), found, preactivations, gradients),
         )
 
     def preactivations(self, parameters: Arrays) -> list[np.ndarray]:
@@ -106,7 +107,7 @@ class Runner:
         output, *z = self.forward(parameters, *self.inputs)
         self._like = output, *z
         found = self._float64(dict(zip(self.network.traced, z, strict=True)))
-        self._refuse_overflow(_layers(found), "preactivations")
+        self._refuse_overflow(self._numbered(found), "preactivations")
         return found
 
     def _differentiated(
@@ -126,17 +127,17 @@ class Runner:
         v = stream.normal(self.nx.shape_of(output), dtype=self.dtype)
         _, gradient = self.functional({**moved, **extras}, fixed, v, *self.inputs)
         found = self._float64({path: gradient[path] for path in (*moved, *extras)})
-        self._refuse_overflow(_layers({path: found[path] for path in extras}), "gradients")
+        self._refuse_overflow(self._numbered({path: found[path] for path in extras}), "gradients")
         return found
 
     def train(
         self, parameters: Arrays, start: Unrolled, targets: Array, steps: int, rate: float
     ) -> np.ndarray:
-        """Return ``||W_l - W_l(0)|| / ||W_l(0)||`` after steps down the criterion, by layer.
+        """Return ``||W_l - W_l(0)|| / ||W_l(0)||`` after steps of normalized descent, by layer.
 
-        Each goes against the gradient, by `rate` times the norm of all parameters at the start;
-        `start` is a pass of them. Where ||W_l(0)|| is 0, the distance is not divided. Raises as
-        `propagate`.
+        Each step goes against the gradient of the criterion, by `rate` times the norm that all
+        parameters have at the start; `start` is a pass of them. Where ||W_l(0)|| is 0, the distance
+        is not divided. Raises as `propagate`, and where a gradient overflows.
         """
 
         def size(arrays: Arrays) -> float:
@@ -148,17 +149,19 @@ class Runner:
                 np.concatenate([m.key.of(found).ravel() for m in layer]) for layer in start.layers
             ]
 
-        length, far = rate * size(parameters), f"steps of {rate:g} of the weights' norm"
-        before = by_layer(parameters)
-        for k in range(steps):
+        rule, before = SGD(rate=rate * size(parameters)), by_layer(parameters)
+        for k in range(1, steps + 1):
+            of = f"at step {k} of {steps}, each of {rate:g} of the parameters' norm,"
             _, gradient = self.loss(parameters, targets, *self.inputs)
             steep = size(gradient)
             if not math.isfinite(steep):
-                self._refuse_overflow(by_layer(gradient), f"gradients in weights after {k} {far}")
-            rule = SGD(rate=length / (steep or 1.0))
-            parameters, _ = rule.advance(self.nx, parameters, gradient, {})
+                self._refuse_overflow(by_layer(gradient), f"gradients in weights {of}")
+                raise self._overflow(f"the gradient's norm {of}", "")
+            if steep > 0:
+                direction = {path: g / steep for path, g in gradient.items()}
+                parameters, _ = rule.advance(self.nx, parameters, direction, {})
         after = by_layer(parameters)
-        self._refuse_overflow(after, f"weights after {steps} {far}")
+        self._refuse_overflow(after, f"weights after {steps} steps of {rate:g} of their norm")
         return np.array(
             [
                 np.linalg.norm(b - a) / (np.linalg.norm(a) or 1.0)
@@ -172,12 +175,22 @@ class Runner:
     def _refuse_overflow(self, layers: Sequence[np.ndarray], what: str) -> None:
         bad = [layer for layer, a in enumerate(layers, 1) if not np.isfinite(a).all()]
         if bad:
-            first = bad[-1] if what == "gradients" else bad[0]  # gradients come from the last layer
-            raise InvalidArgument(
-                f"{what} overflow {self.dtype} at layer {first} of {len(layers)}, beyond "
-                f"{FORMATS[self.dtype].largest:.3g}; take weights or steps of smaller scale, fewer "
-                "layers, a normalization, or float64"
-            )
+            # gradients come from the last layer
+            first = bad[-1] if what.startswith("gradients") else bad[0]
+            raise self._overflow(what, f" at layer {first} of {len(layers)}")
+
+    def _overflow(self, what: str, where: str) -> InvalidArgument:
+        return InvalidArgument(
+            f"{what} overflow {self.dtype}{where}, beyond {FORMATS[self.dtype].largest:.3g}; take "
+            "weights or steps of smaller scale, fewer layers, a normalization, or float64"
+        )
+
+    def _numbered(self, stacks: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return what belongs to each layer; a block of attention has several."""
+        if isinstance(self.network, Attention):
+            every = zip(*stacks.values(), strict=True)
+            return [np.concatenate([a.ravel() for a in parts]) for parts in every]
+        return _layers(stacks)
 
 
 def _split(arrays: Mapping[str, Array]) -> tuple[Arrays, Arrays]:

@@ -19,7 +19,7 @@ from isometry.common.errors import InvalidArgument
 from isometry.common.laws import normalization as norms
 from isometry.common.laws.formats import FORMATS
 from isometry.common.laws.initializers import Initializer, initializer
-from isometry.common.laws.mean_field import ACTIVATIONS
+from isometry.common.laws.mean_field import ACTIVATIONS, named
 from isometry.common.networks.attention import Attention
 from isometry.common.networks.autoencoder import TiedAutoencoder
 from isometry.common.networks.convolutional import Convolutional
@@ -32,7 +32,7 @@ from isometry.common.statistics.tolerances import TANH_ULP
 __all__ = ["Key", "LinearMap", "Trace", "Unrolled", "unroll"]
 
 Valued = tuple[np.ndarray, np.ndarray]
-"""An array, and how far the backend's own may be off it."""
+"""Vectors along the last axis, and bounds of ``||error||_2`` of the backend's own, one for each."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Trace:
         In which it did.
     inputs : tuple of array
         What `forward` was given after the parameters.
-    parameters, moved : mapping of str to array
+    parameters, parameter_gradients : mapping of str to array
         As `initialize` names them, and the gradients in them.
     preactivations, gradients : mapping of str to array
         As `forward` names them, and the gradients in them.
@@ -54,14 +54,14 @@ class Trace:
     dtype: str
     inputs: tuple[np.ndarray, ...]
     parameters: Mapping[str, np.ndarray]
-    moved: Mapping[str, np.ndarray]
+    parameter_gradients: Mapping[str, np.ndarray]
     preactivations: Mapping[str, np.ndarray]
     gradients: Mapping[str, np.ndarray]
 
     @property
     def x(self) -> Valued:
         """The input, which is exact."""
-        return self.inputs[0], np.zeros_like(self.inputs[0])
+        return self.inputs[0], np.zeros(self.inputs[0].shape[:-1])
 
     @property
     def eps(self) -> float:
@@ -81,10 +81,11 @@ class Key:
         parts = [
             arrays[path] if self.layer is None else arrays[path][self.layer] for path in self.paths
         ]
-        return np.hstack([a.reshape(len(a), -1) for a in parts])
+        parts = [a.reshape(len(a), -1) for a in parts]
+        return np.hstack(parts) if len(parts) > 1 else parts[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearMap:
     """``z = W r + b``, of every row r of a batch.
 
@@ -92,12 +93,13 @@ class LinearMap:
     ----------
     key : Key
         Where its weights are: maps of one key share them.
-    weight, moved : array (n_out, n_in)
+    weight, weight_gradient : array (n_out, n_in)
         W, and the gradient in it, of all maps that share it.
     bias : array (n_out,)
-    rows, errors : array (rows, n_in)
-        r by the reference, those of one example next to each other, and how far the backend's own
-        may be off.
+    rows : array (rows, n_in)
+        r by the reference, those of one example next to each other.
+    errors : array (rows,)
+        Bounds of ``||error||_2`` of the backend's own r.
     outputs, gradients : array (rows, n_out)
         The backend's z, and the gradient in it.
     laws : tuple of (law, int)
@@ -110,7 +112,7 @@ class LinearMap:
 
     key: Key
     weight: np.ndarray
-    moved: np.ndarray
+    weight_gradient: np.ndarray
     bias: np.ndarray
     rows: np.ndarray
     errors: np.ndarray
@@ -139,7 +141,15 @@ class Unrolled:
     slopes: list[np.ndarray]
     layers: list[tuple[LinearMap, ...]]
 
-    @property
+    @functools.cached_property
+    def uses(self) -> dict[Key, list[LinearMap]]:
+        """The maps that share weights, by where these are, as the signal meets them."""
+        found: dict[Key, list[LinearMap]] = {}
+        for m in self.maps:
+            found.setdefault(m.key, []).append(m)
+        return found
+
+    @functools.cached_property
     def maps(self) -> list[LinearMap]:
         """The maps of all layers, as the signal meets them."""
         return [m for layer in self.layers for m in layer]
@@ -154,8 +164,8 @@ def unroll(network: Any, trace: Trace) -> Unrolled:
     Raises
     ------
     InvalidArgument
-        If the network is of another family than those of :mod:`isometry.common.networks` named
-        above.
+        If the network is of another family than those imported here, has shortcuts other than
+        residual and dense ones, or an activation of which no reference is known.
     """
     raise InvalidArgument(
         f"a pass can be unrolled through the families {', '.join(_FAMILIES)}; "
@@ -188,23 +198,24 @@ def _(network: FullyConnected, trace: Trace) -> Unrolled:
 
 @unroll.register
 def _(network: Convolutional, trace: Trace) -> Unrolled:
-    h = trace.x
-    found = Unrolled([h[0]], [], [])
+    x = trace.inputs[0]
+    found = Unrolled([x], [], [])
+    h = x.transpose(0, 2, 3, 1), np.zeros((len(x), *x.shape[2:]))  # channels last
     for stack in network.stacks:
         shape = (stack.n_out, stack.n_in, network.kernel, network.kernel)
         law = _law(network.initializer, shape)
         for k in range(stack.count):
             key, bias = Key((f"{stack.name}/weight",), k), _layer(trace, f"{stack.name}/bias", k)
-            patches = (_patches(network, h[0]), _patches(network, h[1]))
-            found.layers.append((_map(trace, stack.name, k, key, bias, patches, law),))
-            z = trace.preactivations[stack.name][k]
+            seen = _patches(network, h)
+            found.layers.append((_map(trace, stack.name, k, key, bias, seen, law),))
+            z = trace.preactivations[stack.name][k].transpose(0, 2, 3, 1)
             h = _phi(network.activation, z, trace)
-            found.signals.append(h[0])
+            found.signals.append(h[0].transpose(0, 3, 1, 2))
             found.slopes.append(_slope(network.activation, z))
     key = Key(("readout/weight",))
     law = _law(network.readout, key.of(trace.parameters).shape)
     bias = trace.parameters.get("readout/bias")
-    flat = (h[0].reshape(len(h[0]), -1), h[1].reshape(len(h[0]), -1))
+    flat = found.signals[-1].reshape(len(x), -1), np.linalg.norm(h[1].reshape(len(x), -1), axis=1)
     found.layers.append((_map(trace, "readout", 0, key, bias, flat, law),))
     found.signals.append(trace.preactivations["readout"][0])
     return found
@@ -218,11 +229,11 @@ def _(network: Recurrent, trace: Trace) -> Unrolled:
         *_law(network.input_initializer, (units, network.inputs)),
         *_law(network.recurrent_initializer, (units, units)),
     )
-    zeros = np.zeros((x.shape[1], units))
-    h, c = (zeros, zeros), (zeros, zeros)
+    zeros = np.zeros((x.shape[1], units)), np.zeros(x.shape[1])
+    h, c = zeros, zeros
     found = Unrolled([x.swapaxes(0, 1)], [], [])
     for t, z in enumerate(trace.preactivations["steps"]):
-        rows = (np.hstack([x[t], h[0]]), np.hstack([np.zeros_like(x[t]), h[1]]))
+        rows = np.hstack([x[t], h[0]]), h[1]
         m = _map(trace, "steps", t, key, bias, rows, laws, gates=gates)
         found.layers.append((m,))
         if network.cell == "plain":
@@ -258,7 +269,8 @@ def _(network: Attention, trace: Trace) -> Unrolled:
             )
         )
         y = trace.preactivations["output"][k]
-        h = _sum(h, (y, np.zeros_like(y)), trace) if network.residual else (y, np.zeros_like(y))
+        branch = y, np.zeros(y.shape[:-1])
+        h = _sum(h, branch, trace) if network.residual else branch
         if network.layer_norm == "after":
             h = _normalized("layer", h, trace)
         found.signals.append(h[0])
@@ -296,9 +308,8 @@ def _(network: MessagePassing, trace: Trace) -> Unrolled:
     law = _law(network.initializer, (network.features, network.features))
     found = Unrolled([h[0]], [], [])
     for k in range(network.depth):
-        size = np.abs(mixing)
-        error = gamma(len(mixing), trace.dtype) * (size @ np.abs(h[0])) + size @ h[1]
-        heard = (mixing @ h[0], error)
+        rounded = gamma(len(mixing), trace.dtype) * _norm(np.abs(mixing) @ np.abs(h[0]))
+        heard = mixing @ h[0], rounded + np.abs(mixing) @ h[1]
         m = _map(trace, "layers", k, Key(("weight",), k), None, heard, law)
         found.layers.append((m,))
         h = _phi(network.activation, m.outputs, trace)
@@ -335,50 +346,62 @@ def _map(
     transposed: bool = False,
 ) -> LinearMap:
     """Return a map whose z is `layer` of the preactivations `name`; images get channels last."""
-    weight, moved = (
-        key.of(a).T if transposed else key.of(a) for a in (trace.parameters, trace.moved)
+    weight, gradient = (
+        key.of(a).T if transposed else key.of(a)
+        for a in (trace.parameters, trace.parameter_gradients)
     )
-    outputs, gradients = (
-        a[layer].transpose(0, 2, 3, 1) if a[layer].ndim == 4 else a[layer]
+    z, g = (
+        (a[layer].transpose(0, 2, 3, 1) if a[layer].ndim == 4 else a[layer]).reshape(
+            -1, len(weight)
+        )
         for a in (trace.preactivations[name], trace.gradients[name])
     )
-    r, error = (a.reshape(-1, weight.shape[1]) for a in rows)
-    z, g = (a.reshape(-1, len(weight)) for a in (outputs, gradients))
+    r, errors = rows[0].reshape(-1, weight.shape[1]), rows[1].reshape(-1)
     bias = np.zeros(len(weight)) if bias is None else bias
-    return LinearMap(key, weight, moved, bias, r, error, z, g, laws, gates, transposed)
+    return LinearMap(key, weight, gradient, bias, r, errors, z, g, laws, gates, transposed)
+
+
+def _norm(a: np.ndarray) -> np.ndarray:
+    return np.asarray(np.linalg.norm(a, axis=-1))
 
 
 def _phi(name: Any, z: np.ndarray, trace: Trace) -> Valued:
-    y = ACTIVATIONS[str(name)].value(z)
-    return y, TANH_ULP[trace.dtype] * trace.eps * np.abs(y)
+    y = named(name).value(z)
+    return y, TANH_ULP[trace.dtype] * trace.eps * _norm(y)
 
 
 def _slope(name: Any, u: np.ndarray) -> np.ndarray:
-    slope = ACTIVATIONS[str(name)].slope
+    slope = named(name).slope
     return np.asarray(slope(u) / slope(np.linspace(-1, 1, 3)).max())
 
 
 def _sum(a: Valued, b: Valued, trace: Trace) -> Valued:
     y = a[0] + b[0]
-    return y, a[1] + b[1] + trace.eps * np.abs(y)
+    return y, a[1] + b[1] + trace.eps * _norm(y)
 
 
-def _normalized(kind: str, value: Valued, trace: Trace) -> Valued:
+def _normalized(kind: str, value: Valued, trace: Trace, *, relative: float = 0.0) -> Valued:
     """Return a normalization with scale 1 and shift 0.
 
-    It may be off by the contract's bound, and by the error of what it is given, which it divides
-    by at least the root of its eps, 1e-6.
+    It may be off by the contract's bound, and by the error of what it is given: its Jacobian is a
+    projection over ``sqrt(v + eps)``, v along the way being at least ``(sqrt(v) - ||e|| /
+    sqrt(n))**2``. Of a batch, what it is given is off by at most `relative` in each entry.
     """
     z, error = value
-    ones, zeros = np.ones(z.shape[-1]), np.zeros(z.shape[-1])
-    if kind == "rms":
-        y = norms.rms_norm(z, ones)
-    elif kind == "layer":
-        y = norms.layer_norm(z, ones, zeros)
-    else:
+    n = z.shape[-1]
+    ones, zeros = np.ones(n), np.zeros(n)
+    if kind == "batch":
         y = norms.batch_norm(z, ones, zeros, zeros, ones, training=True)[0]
-    bound = norms.normalization_bound(trace.dtype) * np.maximum(1, np.abs(y))
-    return y, bound + 2e3 * error.max()
+        spread = np.sqrt(z.var(axis=0) + 1e-5)
+        given = np.full(len(z), 2 * relative * np.linalg.norm(z / spread))
+    else:
+        rms = kind == "rms"
+        y = norms.rms_norm(z, ones) if rms else norms.layer_norm(z, ones, zeros)
+        spread = np.sqrt(np.mean(z * z, axis=-1)) if rms else z.std(axis=-1)
+        least = np.maximum(spread - error / n**0.5, 0)
+        given = error / np.sqrt(least**2 + (1e-6 if rms else 1e-5))
+    bound = norms.normalization_bound(trace.dtype) * _norm(np.maximum(1, np.abs(y)))
+    return y, bound + given
 
 
 def _activated(network: FullyConnected, z: np.ndarray, trace: Trace) -> tuple[np.ndarray, Valued]:
@@ -387,28 +410,35 @@ def _activated(network: FullyConnected, z: np.ndarray, trace: Trace) -> tuple[np
     if kind is None:
         return z, _phi(network.activation, z, trace)
     if network.place == "activation":
-        return z, _normalized(kind, _phi(network.activation, z, trace), trace)
-    u, error = _normalized(kind, (z, np.zeros_like(z)), trace)
+        relative = TANH_ULP[trace.dtype] * trace.eps
+        given = _phi(network.activation, z, trace)
+        return z, _normalized(kind, given, trace, relative=relative)
+    u, error = _normalized(kind, (z, np.zeros(len(z))), trace)
     y, own = _phi(network.activation, u, trace)
     return u, (y, own + error)
 
 
 def _passed(network: FullyConnected, h: Valued, y: Valued, trace: Trace) -> Valued:
     if network.shortcut == "dense":
-        return np.hstack([h[0], y[0]]), np.hstack([h[1], y[1]])
+        return np.hstack([h[0], y[0]]), np.hypot(h[1], y[1])
     if network.shortcut == "residual" and h[0].shape == y[0].shape:
         return _sum(h, y, trace)
     return y
 
 
-def _patches(network: Convolutional, image: np.ndarray) -> np.ndarray:
+def _patches(network: Convolutional, h: Valued) -> Valued:
     """Return what each place of each image sees (images, rows, columns, channels k k)."""
     k, margin = network.kernel, network.kernel // 2
     mode: Any = "wrap" if network.padding == "circular" else "constant"
-    around = np.pad(image, ((0, 0), (0, 0), (margin, margin), (margin, margin)), mode)
-    windows = np.lib.stride_tricks.sliding_window_view(around, (k, k), axis=(2, 3))
-    places = windows.transpose(0, 2, 3, 1, 4, 5)
-    return places.reshape(*places.shape[:3], -1)
+
+    def windows(a: np.ndarray) -> np.ndarray:
+        """Return (images, rows, columns, ..., k, k) of (images, rows, columns, ...)."""
+        edges = [(0, 0), (margin, margin), (margin, margin), *[(0, 0)] * (a.ndim - 3)]
+        return np.lib.stride_tricks.sliding_window_view(np.pad(a, edges, mode), (k, k), (1, 2))
+
+    seen = windows(h[0])
+    errors = np.sqrt(np.square(windows(h[1])).sum(axis=(-1, -2)))
+    return seen.reshape(*seen.shape[:3], -1), errors
 
 
 def _lstm(z: np.ndarray, c: Valued, trace: Trace) -> tuple[Valued, Valued]:
@@ -417,22 +447,24 @@ def _lstm(z: np.ndarray, c: Valued, trace: Trace) -> tuple[Valued, Valued]:
     i, f, g, o = np.split(z, 4, axis=1)
     kept, added = sigmoid(f) * c[0], sigmoid(i) * tanh(g)
     rounding = (2 * TANH_ULP[trace.dtype] + 3) * trace.eps
-    error = sigmoid(f) * c[1] + rounding * (np.abs(kept) + np.abs(added))
+    error = sigmoid(f).max(axis=-1) * c[1] + rounding * _norm(np.abs(kept) + np.abs(added))
     h = sigmoid(o) * tanh(kept + added)
-    return (h, sigmoid(o) * error + rounding * np.abs(h)), (kept + added, error)
+    return (h, sigmoid(o).max(axis=-1) * error + rounding * _norm(h)), (kept + added, error)
 
 
 def _mixed(z: np.ndarray, d: int, trace: Trace) -> tuple[np.ndarray, Valued]:
     """Return the weights of attention, and the values that they mix.
 
-    A score is off by at most gamma_(d+2) |q| |k| / sqrt(d), and the share of two weights by the
-    exponential of twice the largest such error.
+    A score is off by at most gamma_(d+4) |q| |k| / sqrt(d), and the share of two weights of a row
+    by the exponential of twice the largest such error; no mixture leaves the values' hull.
     """
     q, k, v = (z[..., part * d : (part + 1) * d] for part in range(3))
     scores = q @ k.swapaxes(1, 2) / d**0.5
-    off = gamma(d + 4, trace.dtype) * (np.abs(q) @ np.abs(k).swapaxes(1, 2)).max() / d**0.5
+    sizes = np.abs(q) @ np.abs(k).swapaxes(1, 2) / d**0.5
+    off = gamma(d + 4, trace.dtype) * sizes.max(axis=-1)
     e = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights = e / e.sum(axis=-1, keepdims=True)
-    tokens = z.shape[1]
-    share = np.expm1(2 * off) + gamma(2 * tokens + 4 * int(TANH_ULP[trace.dtype]), trace.dtype)
-    return weights, (weights @ v, share * (weights @ np.abs(v)))
+    roundings = gamma(2 * z.shape[1] + 4 * int(TANH_ULP[trace.dtype]), trace.dtype)
+    share = np.expm1(np.minimum(2 * off, 50.0)) + roundings
+    hull = 2 * _norm(v).max(axis=-1, keepdims=True)
+    return weights, (weights @ v, np.minimum(share * _norm(weights @ np.abs(v)), hull))

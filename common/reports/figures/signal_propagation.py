@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isometry.common.networks.on_digits import LAYER
 from isometry.common.reports.figures.style import (
     Drawing,
     Results,
@@ -47,7 +48,7 @@ def _signals(figure: Figure, results: Results) -> None:
     steps = first(results).parameters["steps"]
     distance.set(title=f"weights moved in {steps} steps")
     for ax in axes.flat:
-        ax.set_xlabel("layer")
+        ax.set_xlabel(LAYER.get(str(first(results).parameters["family"]), "layer"))
     legend(figure, *axes.flat)
 
 
