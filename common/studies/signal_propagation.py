@@ -245,9 +245,7 @@ def _finding(
     article = "an" if net[0] in "aL" else "a"
     units = {"attention": "attention weights", "lstm": "gates"}.get(options.family, "units")
     least, most = float(distance.min()), float(distance.max())
-    moved = f"those of each {layer} by {least:.2g} to {most:.2g} of theirs"
-    if least == most:
-        moved = f"them by {most:.2g} of theirs"
+    moved = f"by {most:.2g}" if least == most else f"of each {layer} by {least:.2g} to {most:.2g}"
     return (
         f"In {article} {net} net of {options.depth} {layer}s with {options.initializer} weights "
         f"the signal's second moment is {at('second moment', 1)} after the first {layer} and "
@@ -257,6 +255,6 @@ def _finding(
         f"{at('gradient variance', 0)} in the first {layer}. {exact}At most "
         f"{quantities['dead'].values.max():.1%} of a {layer}'s {units} are dead and "
         f"{quantities['saturated'].values.max():.1%} of its values saturated. {steps} steps "
-        f"against the gradient, each of {rate:.2g} of all parameters' norm, move the weights, "
-        f"{moved}."
+        f"against the gradient, each of {rate:.2g} of all parameters' norm, move the weights "
+        f"{moved} of their norm."
     )
