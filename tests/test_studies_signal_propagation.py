@@ -15,7 +15,7 @@ PRODUCT = "every layer is W r + b of the reference's signal: largest share of th
 OUTER = "the gradient in every W is the sum of (gradient in z) r^T: largest share of the bound"
 LENGTH = "each layer's step of the signal's length follows its law"
 ACROSS = "each layer's step of further rows across the first, the cosine's, follows its law"
-BACK = "each layer's step of the gradient across the signals follows its law"
+BACK = "each layer's step of the gradient across the signal follows its law"
 FORTH_ALL = "growth of ln ||h||**2 over all layers"
 BACK_ALL = "growth of ln ||dL/dz||**2 from the last to the first over all layers"
 KEEPS = "every layer with orthogonal weights keeps every length: largest relative change"
@@ -339,7 +339,8 @@ def test_catches_a_lost_gradient_in_every_family(family, path):
 
             return evaluate
 
-    assert OUTER in failed(Lost(), family=family, networks=1, depth=4, dtype="float32")
+    small = {"networks": 1, "depth": 4, "dtype": "float32", "initializer": "xavier_normal"}
+    assert OUTER in failed(Lost(), family=family, **small)
 
 
 # --- what the bounds must stand, and where checks may say nothing --------------------------------
@@ -378,6 +379,40 @@ def test_rows_below_the_smallest_number_are_left_out():
     assert run(**tiny, family="message_passing", depth=290).passed
     with pytest.raises(InvalidArgument, match="the signal of 290 layers vanishes in float32"):
         run(**tiny, depth=290)
+    orthogonal = {"initializer": "orthogonal", "examples": 2, "networks": 1, "dtype": "float32"}
+    assert run(**orthogonal, depth=290).passed
+    assert run(**orthogonal, depth=270, family="autoencoder").passed
+
+
+def test_squares_need_not_be_numbers():
+    """Signals of 1e-170 in float64, whose squares are 0; the moments of 1e160 are refused."""
+    deep = {"examples": 2, "networks": 1, "steps": 1}
+    assert run(**deep, initializer="lecun_normal", depth=1150).passed
+    with pytest.raises(InvalidArgument, match="second moment of 1100 layers overflows float64"):
+        run(**deep, activation="linear", depth=1100)
+
+
+def test_saturated_units_give_no_false_alarm():
+    for parameters in ({"bias": 80.0, "dtype": "float32"}, {"bias": 600.0}):
+        result = run(activation="tanh", **parameters)
+        assert result.passed
+        assert BACK not in {check.claim for check in result.checks}
+
+
+def test_large_biases_hide_small_rows():
+    lost = {"family": "lstm", "bias": 1e6, "dtype": "float32", "networks": 6}
+    assert run(**lost).passed
+
+
+def test_gradients_of_weights_overflow_alone():
+    large = {"activation": "linear", "dtype": "float32", "depth": 248, "examples": 512}
+    with pytest.raises(InvalidArgument, match=r"gradients in weights overflow float32 at layer"):
+        run(**large, networks=1)
+
+
+def test_the_gradient_is_judged_in_batches_of_any_size():
+    result = run(activation="tanh", examples=100)
+    assert BACK in {check.claim for check in result.checks}
 
 
 # --- bad input -----------------------------------------------------------------------------------

@@ -428,7 +428,9 @@ def innovations(
     floors = np.empty(0)
     found = np.full(len(rows), math.nan)
     for i, (r, z) in enumerate(zip(rows, outputs, strict=True)):
-        floor = resolved[i] + float(np.abs(basis @ r) @ floors)
+        peak = float(np.abs(r).max()) or 1.0  # squares of the largest numbers are none
+        r, z = r / peak, z / peak
+        floor = resolved[i] / peak + float(np.abs(basis @ r) @ floors)
         for _ in range(2):  # the second time removes what rounding left (Giraud et al. 2005)
             along = basis @ r
             r, z = r - along @ basis, z - along @ images

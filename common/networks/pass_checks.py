@@ -8,10 +8,13 @@ beside the state, tokens, what nodes hear (:mod:`isometry.common.networks.unroll
   ||(r, s_b / s)||**2 chi2_n``, b being one more column; and so has, independently, what each
   further row adds across those before it: of another input, the law of the cosine's step, of
   another place, of a later step (:func:`isometry.common.laws.propagation.innovations`).
-- In a plain fully connected net the gradient in h_{l-1} across all examples' signals has the same
-  law; and for linear and ReLU nets without biases the log-norms of signal and gradient after all
-  layers are sums of independent terms.
-- Orthogonal weights of no fewer outputs than inputs keep every length.
+- In a plain fully connected net the gradient in h_{l-1} across h_{l-1} has the same law; and for
+  linear and ReLU nets without biases the log-norms of signal and gradient after all layers are sums
+  of independent terms.
+- Orthogonal weights of no fewer outputs than inputs, without biases, keep every length. (A
+  recurrent layer's two matrices share an output, and say nothing of it.)
+
+A claim is left out where no row of which it speaks stands out of rounding.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from isometry.common.laws.formats import FORMATS
 from isometry.common.laws.mean_field import ACTIVATIONS
 from isometry.common.laws.orthogonal import DeltaOrthogonal, Orthogonal
 from isometry.common.networks.fully_connected import FullyConnected
-from isometry.common.networks.unrolled import LinearMap, Unrolled
+from isometry.common.networks.unrolled import LinearMap, Unrolled, lengths
 from isometry.common.results import Check
 from isometry.common.statistics.rounding import gamma
 
@@ -53,7 +56,7 @@ class Measured:
     steps : list of (array (rows,), int), or None
         Of each map, what each row of two inputs adds to those before.
     back : list of (array (1,), int), or None
-        Of each layer but the first, the gradient across the signals.
+        Of each layer but the first, the gradient across the signal.
     totals : list of (float, list of LogChiSquare), or None
         Growth of the log-norms of signal and gradient, and the laws that it is a sum of.
     stretched : (float, float, int), or None
@@ -91,7 +94,7 @@ def measure(network: Any, p: Unrolled, bias: float, dtype: str) -> Measured:
         [_steps(p, m, bias, dtype) for m in p.maps] if gaussian else None,
         _back(network, p, dtype) if plain and network.activation != "relu" else None,
         _totals(network, p, dtype) if summed else None,
-        _stretched(network, p) if orthogonal and bias == 0 else None,
+        _stretched(network, p, dtype) if orthogonal and bias == 0 else None,
     )
 
 
@@ -136,10 +139,10 @@ def judge(seen: Sequence[Measured], dtype: str) -> tuple[Check, ...]:
     back = [m.back for m in seen if m.back]
     if back:
         found += _law_check(
-            "each layer's step of the gradient across the signals follows its law",
+            "each layer's step of the gradient across the signal follows its law",
             _gathered(back, slice(None)),
-            "ln(s**2 chi2_(n - examples)), given the forward pass (Bayati and Montanari 2011, "
-            "lemma 10), for any activation",
+            "ln(s**2 chi2_(n - 1)), given the forward pass (Bayati and Montanari 2011, lemma 10), "
+            "for any activation",
         )
     totals = [m.totals for m in seen if m.totals]
     if totals:
@@ -215,7 +218,7 @@ def _steps(p: Unrolled, m: LinearMap, bias: float, dtype: str) -> Ratios:
         np.concatenate([_of_two(p, other, getattr(other, name)) for other in (*alike, m)])
         for name in ("rows", "errors", "outputs")
     )
-    rows = scales * rows
+    rows = np.column_stack([scales * rows, np.full(len(rows), bias)])
     own = len(_of_two(p, m, m.rows))
     degrees, seen = outputs.shape[1], None
     if transposed:
@@ -228,7 +231,7 @@ def _steps(p: Unrolled, m: LinearMap, bias: float, dtype: str) -> Ratios:
         if degrees < 1 or (apart <= _floor(seen, off, dtype)).any():
             return np.full(own, math.nan), max(1, degrees)
     ratios = propagation.innovations(
-        np.column_stack([rows, np.full(len(rows), bias)]),
+        rows,
         outputs,
         resolved=_floor(rows, scales.max() * errors, dtype),
         known=len(rows) - own,
@@ -239,7 +242,7 @@ def _steps(p: Unrolled, m: LinearMap, bias: float, dtype: str) -> Ratios:
 
 def _floor(rows: np.ndarray, errors: np.ndarray, dtype: str) -> np.ndarray:
     """Return how far rows must stand out of rounding, underflow and worst cases of errors."""
-    size = np.linalg.norm(rows, axis=1)
+    size = lengths(rows)
     eps, tiny = float(FORMATS[dtype].ulp(np.array(1.0))), FORMATS[dtype].smallest_normal
     return np.asarray(1e4 * (eps * size + rows.shape[1] ** 0.5 * tiny) + 1e2 * errors)
 
@@ -250,17 +253,25 @@ def _of_two(p: Unrolled, m: LinearMap, rows: np.ndarray) -> np.ndarray:
 
 
 def _back(network: FullyConnected, p: Unrolled, dtype: str) -> list[Ratios]:
-    """Return the gradient in h_{l-1} across all examples' signals, given the forward pass."""
-    largest = ACTIVATIONS[str(network.activation)].slope(np.linspace(-1, 1, 3)).max()
+    """Return the gradient in h_{l-1} of one example across its signal, given its forward pass.
+
+    In a plain net it owes nothing to other examples. A layer of which a slope times the gradient
+    may be below the smallest number is left out.
+    """
+    largest = float(ACTIVATIONS[str(network.activation)].slope(np.linspace(-1, 1, 3)).max())
     found = []
     for before, slope, m in zip(p.maps, p.slopes, p.maps[1:], strict=False):
-        examples, width = m.rows.shape
-        if width > examples:
-            d = math.sqrt(m.laws[0][0].moments[1]) * m.gradients[:1]
-            g = before.gradients[:1] / (largest * slope[:1])
-            floor = _floor(d, np.zeros(1), dtype)
-            ratios = propagation.innovations(d, g, resolved=floor, seen=m.rows)
-            found.append((ratios, width - examples))
+        width = m.rows.shape[1]
+        d = math.sqrt(m.laws[0][0].moments[1]) * m.gradients[:1]
+        floor = _floor(d, np.zeros(1), dtype)
+        slopes = largest * slope[:1]
+        least = float(slopes.min())
+        tiny = 1e4 * width**0.5 * FORMATS[dtype].smallest_normal
+        ratios = np.full(1, math.nan)
+        if least > 0 and min(1.0, float(lengths(d)[0])) * least > tiny:
+            g = before.gradients[:1] / slopes
+            ratios = propagation.innovations(d, g, resolved=floor, seen=m.rows[:1])
+        found.append((ratios, width - 1))
     return found
 
 
@@ -277,19 +288,19 @@ def _totals(
     ]
     ends = ((p.signals[-1], p.signals[0]), (p.maps[0].gradients, p.maps[-1].gradients))
     growth = []
-    for what, (a, b) in zip(("signal", "gradient"), ends, strict=True):
-        after, start = float(a[0] @ a[0]), float(b[0] @ b[0])
-        if not after * start:
+    for what, (after, start) in zip(("signal", "gradient"), ends, strict=True):
+        least = min(np.abs(after[0]).max(), np.abs(start[0]).max())
+        if least < FORMATS[dtype].smallest_normal:
             raise InvalidArgument(
-                f"the {what} of {network.depth} layers vanishes in {dtype}: it is 0 at an end, "
-                f"dead or below {FORMATS[dtype].smallest_normal:.3g}; take weights of larger "
-                "scale, fewer layers, more units, or float64"
+                f"the {what} of {network.depth} layers vanishes in {dtype}: it is {least:.3g} at "
+                f"an end, dead or below {FORMATS[dtype].smallest_normal:.3g}; take weights of "
+                "larger scale, fewer layers, more units, or a dtype of more range"
             )
-        growth.append(math.log(after) - math.log(start))
+        growth.append(2 * math.log(lengths(after[:1])[0]) - 2 * math.log(lengths(start[:1])[0]))
     return list(zip(growth, (forward, backward), strict=True))
 
 
-def _stretched(network: Any, p: Unrolled) -> tuple[float, float, int] | None:
+def _stretched(network: Any, p: Unrolled, dtype: str) -> tuple[float, float, int] | None:
     """Return how far orthogonal maps change lengths; of a delta kernel, of what its tap sees."""
     worst, off, most = 0.0, 0.0, 0
     for m in (m for m in p.maps if len(m.laws) == 1):
@@ -298,11 +309,13 @@ def _stretched(network: Any, p: Unrolled) -> tuple[float, float, int] | None:
         if isinstance(law, DeltaOrthogonal):
             taps = network.kernel**2
             used = np.arange(columns) % taps == taps // 2
-        length = np.linalg.norm(m.rows[:, used], axis=1)
-        met = length > 0
+        length = lengths(m.rows[:, used])
+        met = length > 1e4 * columns * FORMATS[dtype].smallest_normal / float(
+            FORMATS[dtype].ulp(np.array(1.0))
+        )
         if len(m.weight) // m.gates >= used.sum() and met.any():
             gain = math.sqrt(m.gates) * law.gain
-            ratio = np.linalg.norm(m.outputs[met], axis=1) / (gain * length[met])
+            ratio = lengths(m.outputs[met]) / (gain * length[met])
             worst, most = max(worst, _share(ratio - 1, 1.0)), max(most, len(m.weight))
             off = max(off, float(np.max(m.errors[met] / length[met])))
     return (worst, off, most) if most else None

@@ -57,7 +57,7 @@ class Runner:
     ) -> None:
         self.nx, self.network, self.dtype = nx, network, dtype
         self.inputs = x if isinstance(x, tuple) else (x,)
-        self._like: tuple[Array, ...] | None = None
+        self._shapes: tuple[tuple[int, ...], ...] = ()
 
         def forward(parameters: Arrays, *inputs: Array) -> tuple[Array, ...]:
             output, trace = network.forward(nx, parameters, *inputs)
@@ -86,10 +86,15 @@ class Runner:
         found, offsets = _split(self._differentiated(parameters, {}, stream, "offset"))
         inputs = tuple(self.nx.to_numpy(a).astype(np.float64) for a in self.inputs)
         gradients = {name: offsets[f"{name}/offset"] for name in preactivations}
-        return unroll(
-            self.network,
-            Trace(self.dtype, inputs, self._float64(parameters), found, preactivations, gradients),
+        trace = Trace(
+            self.dtype, inputs, self._float64(parameters), found, preactivations, gradients
         )
+        unrolled = unroll(self.network, trace)
+        of_weights = [
+            np.concatenate([m.weight_gradient.ravel() for m in layer]) for layer in unrolled.layers
+        ]
+        self._refuse_overflow(of_weights, "gradients in weights")
+        return unrolled
 
     def preactivations(self, parameters: Arrays) -> list[np.ndarray]:
         """Return z_1 .. z_L (examples, n_l). Raises as `propagate`."""
@@ -105,7 +110,7 @@ class Runner:
 
     def _forward(self, parameters: Arrays) -> dict[str, np.ndarray]:
         output, *z = self.forward(parameters, *self.inputs)
-        self._like = output, *z
+        self._shapes = tuple(map(self.nx.shape_of, (output, *z)))
         found = self._float64(dict(zip(self.network.traced, z, strict=True)))
         self._refuse_overflow(self._numbered(found), "preactivations")
         return found
@@ -114,17 +119,16 @@ class Runner:
         self, moved: Arrays, fixed: Arrays, stream: Stream, place: str
     ) -> dict[str, np.ndarray]:
         """Return the functional's gradient in `moved`, and in zeros at a place of each layer."""
-        if self._like is None:
+        if not self._shapes:
             self._forward({**fixed, **moved})
-        assert self._like is not None
-        output, *z = self._like
+        output, *z = self._shapes
         hidden = [s.name for s in self.network.stacks if s.hidden] if place == "nudge" else None
         extras = {
-            f"{name}/{place}": self.nx.ops.zeros_like(a)
-            for name, a in zip(self.network.traced, z, strict=True)
+            f"{name}/{place}": self.nx.ops.zeros(shape, dtype=self.dtype)
+            for name, shape in zip(self.network.traced, z, strict=True)
             if hidden is None or name in hidden
         }
-        v = stream.normal(self.nx.shape_of(output), dtype=self.dtype)
+        v = stream.normal(output, dtype=self.dtype)
         _, gradient = self.functional({**moved, **extras}, fixed, v, *self.inputs)
         found = self._float64({path: gradient[path] for path in (*moved, *extras)})
         self._refuse_overflow(self._numbered({path: found[path] for path in extras}), "gradients")
@@ -156,7 +160,7 @@ class Runner:
             steep = size(gradient)
             if not math.isfinite(steep):
                 self._refuse_overflow(by_layer(gradient), f"gradients in weights {of}")
-                raise self._overflow(f"the gradient's norm {of}", "")
+                raise self._overflow(f"norms of gradients {of}", "")
             if steep > 0:
                 direction = {path: g / steep for path, g in gradient.items()}
                 parameters, _ = rule.advance(self.nx, parameters, direction, {})

@@ -3,7 +3,8 @@
 The rows r that enter a map are the layer's inputs (fully connected, autoencoder), the patches of
 images (convolutional), a step's input beside the state before it (recurrent), tokens (attention),
 or what nodes hear (message passing). A float64 reference computes them from the preactivations z
-of the backend, with a bound of how far the backend's own may be off.
+of the backend, with a bound of how far the backend's own may be off: roundings count twice, for in
+float64 the reference rounds as much.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from isometry.common.networks.recurrent import CELLS, Recurrent
 from isometry.common.statistics.rounding import gamma
 from isometry.common.statistics.tolerances import TANH_ULP
 
-__all__ = ["Key", "LinearMap", "Trace", "Unrolled", "unroll"]
+__all__ = ["Key", "LinearMap", "Trace", "Unrolled", "lengths", "unroll"]
 
 Valued = tuple[np.ndarray, np.ndarray]
 """Vectors along the last axis, and bounds of ``||error||_2`` of the backend's own, one for each."""
@@ -308,7 +309,7 @@ def _(network: MessagePassing, trace: Trace) -> Unrolled:
     law = _law(network.initializer, (network.features, network.features))
     found = Unrolled([h[0]], [], [])
     for k in range(network.depth):
-        rounded = gamma(len(mixing), trace.dtype) * _norm(np.abs(mixing) @ np.abs(h[0]))
+        rounded = gamma(2 * len(mixing), trace.dtype) * lengths(np.abs(mixing) @ np.abs(h[0]))
         heard = mixing @ h[0], rounded + np.abs(mixing) @ h[1]
         m = _map(trace, "layers", k, Key(("weight",), k), None, heard, law)
         found.layers.append((m,))
@@ -361,13 +362,16 @@ def _map(
     return LinearMap(key, weight, gradient, bias, r, errors, z, g, laws, gates, transposed)
 
 
-def _norm(a: np.ndarray) -> np.ndarray:
-    return np.asarray(np.linalg.norm(a, axis=-1))
+def lengths(a: np.ndarray) -> np.ndarray:
+    """Return the norms of vectors along the last axis; their squares need not be numbers."""
+    peak = np.abs(a).max(axis=-1, keepdims=True)
+    peak = np.where(peak > 0, peak, 1.0)
+    return np.asarray(peak[..., 0] * np.linalg.norm(a / peak, axis=-1))
 
 
 def _phi(name: Any, z: np.ndarray, trace: Trace) -> Valued:
     y = named(name).value(z)
-    return y, TANH_ULP[trace.dtype] * trace.eps * _norm(y)
+    return y, 2 * TANH_ULP[trace.dtype] * trace.eps * lengths(y)
 
 
 def _slope(name: Any, u: np.ndarray) -> np.ndarray:
@@ -377,7 +381,7 @@ def _slope(name: Any, u: np.ndarray) -> np.ndarray:
 
 def _sum(a: Valued, b: Valued, trace: Trace) -> Valued:
     y = a[0] + b[0]
-    return y, a[1] + b[1] + trace.eps * _norm(y)
+    return y, a[1] + b[1] + trace.eps * lengths(y)
 
 
 def _normalized(kind: str, value: Valued, trace: Trace, *, relative: float = 0.0) -> Valued:
@@ -400,7 +404,7 @@ def _normalized(kind: str, value: Valued, trace: Trace, *, relative: float = 0.0
         spread = np.sqrt(np.mean(z * z, axis=-1)) if rms else z.std(axis=-1)
         least = np.maximum(spread - error / n**0.5, 0)
         given = error / np.sqrt(least**2 + (1e-6 if rms else 1e-5))
-    bound = norms.normalization_bound(trace.dtype) * _norm(np.maximum(1, np.abs(y)))
+    bound = norms.normalization_bound(trace.dtype) * lengths(np.maximum(1, np.abs(y)))
     return y, bound + given
 
 
@@ -410,7 +414,7 @@ def _activated(network: FullyConnected, z: np.ndarray, trace: Trace) -> tuple[np
     if kind is None:
         return z, _phi(network.activation, z, trace)
     if network.place == "activation":
-        relative = TANH_ULP[trace.dtype] * trace.eps
+        relative = 2 * TANH_ULP[trace.dtype] * trace.eps
         given = _phi(network.activation, z, trace)
         return z, _normalized(kind, given, trace, relative=relative)
     u, error = _normalized(kind, (z, np.zeros(len(z))), trace)
@@ -446,25 +450,25 @@ def _lstm(z: np.ndarray, c: Valued, trace: Trace) -> tuple[Valued, Valued]:
     sigmoid, tanh = ACTIVATIONS["sigmoid"].value, ACTIVATIONS["tanh"].value
     i, f, g, o = np.split(z, 4, axis=1)
     kept, added = sigmoid(f) * c[0], sigmoid(i) * tanh(g)
-    rounding = (2 * TANH_ULP[trace.dtype] + 3) * trace.eps
-    error = sigmoid(f).max(axis=-1) * c[1] + rounding * _norm(np.abs(kept) + np.abs(added))
+    rounding = 2 * (2 * TANH_ULP[trace.dtype] + 3) * trace.eps
+    error = sigmoid(f).max(axis=-1) * c[1] + rounding * lengths(np.abs(kept) + np.abs(added))
     h = sigmoid(o) * tanh(kept + added)
-    return (h, sigmoid(o).max(axis=-1) * error + rounding * _norm(h)), (kept + added, error)
+    return (h, sigmoid(o).max(axis=-1) * error + rounding * lengths(h)), (kept + added, error)
 
 
 def _mixed(z: np.ndarray, d: int, trace: Trace) -> tuple[np.ndarray, Valued]:
     """Return the weights of attention, and the values that they mix.
 
-    A score is off by at most gamma_(d+4) |q| |k| / sqrt(d), and the share of two weights of a row
+    A score is off by at most gamma_(2d+8) |q| |k| / sqrt(d), and the share of two weights of a row
     by the exponential of twice the largest such error; no mixture leaves the values' hull.
     """
     q, k, v = (z[..., part * d : (part + 1) * d] for part in range(3))
     scores = q @ k.swapaxes(1, 2) / d**0.5
     sizes = np.abs(q) @ np.abs(k).swapaxes(1, 2) / d**0.5
-    off = gamma(d + 4, trace.dtype) * sizes.max(axis=-1)
+    off = gamma(2 * d + 8, trace.dtype) * sizes.max(axis=-1)
     e = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights = e / e.sum(axis=-1, keepdims=True)
-    roundings = gamma(2 * z.shape[1] + 4 * int(TANH_ULP[trace.dtype]), trace.dtype)
+    roundings = gamma(4 * z.shape[1] + 8 * int(TANH_ULP[trace.dtype]), trace.dtype)
     share = np.expm1(np.minimum(2 * off, 50.0)) + roundings
-    hull = 2 * _norm(v).max(axis=-1, keepdims=True)
-    return weights, (weights @ v, np.minimum(share * _norm(weights @ np.abs(v)), hull))
+    hull = 2 * lengths(v).max(axis=-1, keepdims=True)
+    return weights, (weights @ v, np.minimum(share * lengths(weights @ np.abs(v)), hull))

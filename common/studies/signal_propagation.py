@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isometry.common import checks
+from isometry.common.errors import InvalidArgument
 from isometry.common.laws import signals
 from isometry.common.laws.orthogonal import DeltaOrthogonal
 from isometry.common.networks import pass_checks
@@ -127,6 +128,12 @@ def run(
         parameters = net.network.initialize(nx, stream, dtype=dtype)
         last = runner.propagate(parameters, stream)
         curves.append(_curves(last))
+        for name in ("second moment", "gradient variance", "weight gradient variance"):
+            if not np.isfinite(curves[-1][name]).all():
+                raise InvalidArgument(
+                    f"the {name} of {depth} layers overflows float64; take weights of smaller "
+                    "scale, fewer layers or a normalization"
+                )
         seen.append(pass_checks.measure(net.network, last, bias, dtype))
     tell(networks, networks + 1, f"{steps} steps against the gradient")
     targets = nx.asarray(net.targets.astype(dtype))
