@@ -191,7 +191,7 @@ CASES: dict[str, list[Case]] = {
         Case(scan, (_add, np.array(2.0), A[0][:1])),
         Case(scan, (_count, A[0], A)),
         Case(scan, (_count, A[:1], C[:, :1])),
-        Case(scan, (_paired, A[0], (A, C[0, :2, 0]))),
+        Case(scan, (_paired, A[0], (C[0], C[1, :, 0]))),  # three rows of two arrays
         Case(scan, (_last, A[0], A)),
         Case(scan, (_last, np.array(2.0), A[0][:1])),
         Case(scan, (_fibonacci, (A, B), C[0, :, :1])),
