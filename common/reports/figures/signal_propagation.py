@@ -49,6 +49,7 @@ def _signals(figure: Figure, results: Results) -> None:
     distance.set(title=f"weights moved in {steps} steps")
     for ax in axes.flat:
         ax.set_xlabel(LAYER.get(str(first(results).parameters["family"]), "layer"))
+        ax.locator_params(axis="x", integer=True)
     legend(figure, *axes.flat)
 
 
