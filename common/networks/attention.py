@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from isometry.common import checks
 from isometry.common.laws.distributions import Constant
 from isometry.common.laws.initializers import Initializer, initializer
-from isometry.common.networks.stacks import draw, run
+from isometry.common.networks.stacks import Family, draw, run
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -34,7 +34,7 @@ def softmax(nx: Backend, scores: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(Family):
     """``H_l = H_{l-1} + softmax(Q K^T / sqrt(d)) V W_O^T`` for l = 1 .. L.
 
     Rows are tokens, ``Q = H W_Q^T``, ``K = H W_K^T`` and ``V = H W_V^T`` with H of the layer
@@ -147,17 +147,6 @@ class Attention:
         cut = 3 * self.size
         return h, {"projection": z[:, :, :, :cut], "output": z[:, :, :, cut:]}
 
-    def output(
-        self,
-        nx: Backend,
-        parameters: Mapping[str, Array],
-        x: Array,
-        /,
-        extras: Mapping[str, Array] | None = None,
-    ) -> Array:
-        """Return the output of `forward` alone: no preactivations are kept."""
-        return self._run(nx, parameters, x, extras, keep=False)[0]
-
     def scores(self, nx: Backend, projection: Array, /) -> Array:
         """Return ``Q K^T / sqrt(d)`` (batch, tokens, tokens) of a block's projection."""
         q, k, _ = self._parts(projection)
@@ -173,7 +162,7 @@ class Attention:
         nx: Backend,
         parameters: Mapping[str, Array],
         x: Array,
-        extras: Mapping[str, Array] | None,
+        extras: Mapping[str, Array] | None = None,
         *,
         keep: bool,
     ) -> tuple[Array, Array | None]:

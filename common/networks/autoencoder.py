@@ -12,7 +12,7 @@ import numpy as np
 from isometry.common.laws.embeddings import Tied
 from isometry.common.laws.initializers import Initializer, VarianceScaling, initializer
 from isometry.common.networks.activations import Activation, activation
-from isometry.common.networks.stacks import Layer, Stack, check_widths, draw, grouped, run
+from isometry.common.networks.stacks import Family, Layer, Stack, check_widths, draw, grouped, run
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -24,7 +24,7 @@ Array = Any
 
 
 @dataclass(frozen=True)
-class TiedAutoencoder:
+class TiedAutoencoder(Family):
     """``h_l = phi(W_l h_{l-1} + b_l)`` for l = 1 .. L, and back ``y_{l-1} = phi(W_l^T y_l + c_l)``.
 
     The way back begins with the code, y_L = h_L, and ends with the reconstruction y_0, which has
@@ -127,36 +127,25 @@ class TiedAutoencoder:
             For each stack ``stackK/encoder`` (count, batch, n_out) and ``stackK/decoder`` (count,
             batch, n_in), both from the first layer to the last that the signal meets.
         """
-        return self._run(nx, parameters, x, extras or {}, keep=True)
-
-    def output(
-        self,
-        nx: Backend,
-        parameters: Mapping[str, Array],
-        x: Array,
-        /,
-        extras: Mapping[str, Array] | None = None,
-    ) -> Array:
-        """Return the output of `forward` alone: no preactivations are kept."""
-        return self._run(nx, parameters, x, extras or {}, keep=False)[0]
+        return self._run(nx, parameters, x, extras, keep=True)
 
     def _run(
         self,
         nx: Backend,
         parameters: Mapping[str, Array],
         x: Array,
-        extras: Mapping[str, Array],
+        extras: Mapping[str, Array] | None = None,
         *,
         keep: bool,
     ) -> tuple[Array, dict[str, Array]]:
-        h, trace = x, {}
+        h, trace, added = x, {}, extras or {}
         with nx.scope():
             for way, stacks in (("encoder", self.stacks), ("decoder", self.stacks[::-1])):
                 for stack in stacks:
                     name = f"{stack.name}/{way}"
                     own = _own(nx, parameters, stack, way)
-                    if f"{name}/offset" in extras:
-                        own["offset"] = extras[f"{name}/offset"]
+                    if f"{name}/offset" in added:
+                        own["offset"] = added[f"{name}/offset"]
                     layer = self._layer(nx, stack, way)
                     h, trace[name] = run(nx, layer, h, own, keep=keep)
         return h, trace

@@ -11,7 +11,7 @@ from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.initializers import Initializer
 from isometry.common.networks.activations import Activation, activation
-from isometry.common.networks.stacks import Layer, Stack, draw, grouped, run_all
+from isometry.common.networks.stacks import Family, Layer, Stack, draw, grouped, run_all
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -24,7 +24,7 @@ PADDINGS = ("circular", "zero")
 
 
 @dataclass(frozen=True)
-class Convolutional:
+class Convolutional(Family):
     """``z_l = K_l * h_{l-1} + b_l``, ``h_l = phi(z_l)``; the output ``W h_L + b`` of all places.
 
     K * h is the cross-correlation of `Backend.ops.conv` with stride 1, over an image padded so
@@ -163,23 +163,12 @@ class Convolutional:
         """
         return self._run(nx, parameters, x, extras, keep=True)
 
-    def output(
-        self,
-        nx: Backend,
-        parameters: Mapping[str, Array],
-        x: Array,
-        /,
-        extras: Mapping[str, Array] | None = None,
-    ) -> Array:
-        """Return the output of `forward` alone: no preactivations are kept."""
-        return self._run(nx, parameters, x, extras, keep=False)[0]
-
     def _run(
         self,
         nx: Backend,
         parameters: Mapping[str, Array],
         x: Array,
-        extras: Mapping[str, Array] | None,
+        extras: Mapping[str, Array] | None = None,
         *,
         keep: bool,
     ) -> tuple[Array, dict[str, Array]]:
@@ -189,9 +178,10 @@ class Convolutional:
             h, trace = run_all(nx, self.stacks, lambda _: self._layer(nx), x, every, keep=keep)
             flat = ops.reshape(h, (-1, self.channels[-1] * self.size**2))
             y = ops.matmul(flat, ops.permute_dims(every["readout/weight"], (1, 0)))
-            for term in ("readout/bias", "readout/offset"):
-                y = y + every[term] if term in every else y
-            y = ops.reshape(y, (-1, self.outputs))  # the offset's axis of one layer is dropped
+            if "readout/bias" in every:
+                y = y + every["readout/bias"]
+            if "readout/offset" in every:
+                y = y + ops.squeeze(every["readout/offset"], axis=0)
             if keep:
                 trace["readout"] = ops.expand_dims(y, axis=0)
         return y, trace

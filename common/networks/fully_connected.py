@@ -12,7 +12,15 @@ from isometry.common.errors import InvalidArgument
 from isometry.common.laws.distributions import Constant
 from isometry.common.laws.initializers import Initializer
 from isometry.common.networks.activations import Activation, activation
-from isometry.common.networks.stacks import Layer, Stack, check_widths, draw, grouped, run_all
+from isometry.common.networks.stacks import (
+    Family,
+    Layer,
+    Stack,
+    check_widths,
+    draw,
+    grouped,
+    run_all,
+)
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -28,7 +36,7 @@ GATE = -2.0  # bias of a highway's gates at first: open to 0.12
 
 
 @dataclass(frozen=True)
-class FullyConnected:
+class FullyConnected(Family):
     """``z_l = W_l h_{l-1} + b_l``, ``h_l = phi(z_l)`` for l = 1 .. L, and z_L the output.
 
     Parameters
@@ -191,23 +199,12 @@ class FullyConnected:
         """
         return self._run(nx, parameters, x, extras, keep=True)
 
-    def output(
-        self,
-        nx: Backend,
-        parameters: Mapping[str, Array],
-        x: Array,
-        /,
-        extras: Mapping[str, Array] | None = None,
-    ) -> Array:
-        """Return the output of `forward` alone: no preactivations are kept."""
-        return self._run(nx, parameters, x, extras, keep=False)[0]
-
     def _run(
         self,
         nx: Backend,
         parameters: Mapping[str, Array],
         x: Array,
-        extras: Mapping[str, Array] | None,
+        extras: Mapping[str, Array] | None = None,
         *,
         keep: bool,
     ) -> tuple[Array, dict[str, Array]]:

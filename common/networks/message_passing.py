@@ -12,7 +12,7 @@ from isometry.common import checks
 from isometry.common.errors import InvalidArgument
 from isometry.common.laws.initializers import Initializer, initializer
 from isometry.common.networks.activations import Activation, activation
-from isometry.common.networks.stacks import draw, run
+from isometry.common.networks.stacks import Family, draw, run
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -54,7 +54,7 @@ def symmetric_adjacency(nodes: int, edges: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class MessagePassing:
+class MessagePassing(Family):
     """``H_l = phi(S H_{l-1} W_l^T)`` for l = 1 .. L: graph convolution, of one width throughout.
 
     S mixes nodes and W_l features: Kipf and Welling 2017, eq. 2. Without edges it is a fully
@@ -126,25 +126,13 @@ class MessagePassing:
         output, z = self._run(nx, parameters, x, adjacency, extras, keep=True)
         return output, {"layers": z}
 
-    def output(
-        self,
-        nx: Backend,
-        parameters: Mapping[str, Array],
-        x: Array,
-        adjacency: Array,
-        /,
-        extras: Mapping[str, Array] | None = None,
-    ) -> Array:
-        """Return the output of `forward` alone: no preactivations are kept."""
-        return self._run(nx, parameters, x, adjacency, extras, keep=False)[0]
-
     def _run(
         self,
         nx: Backend,
         parameters: Mapping[str, Array],
         x: Array,
         adjacency: Array,
-        extras: Mapping[str, Array] | None,
+        extras: Mapping[str, Array] | None = None,
         *,
         keep: bool,
     ) -> tuple[Array, Array | None]:

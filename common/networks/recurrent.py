@@ -10,6 +10,7 @@ from isometry.common import checks
 from isometry.common.laws.initializers import Initializer, initializer
 from isometry.common.laws.recurrent import PerGate
 from isometry.common.networks.activations import Activation, activation
+from isometry.common.networks.stacks import Family
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -23,7 +24,7 @@ CELLS = {"plain": 1, "lstm": 4}
 
 
 @dataclass(frozen=True)
-class Recurrent:
+class Recurrent(Family):
     """A layer whose state goes from step to step; the state before the first is 0.
 
     Plain (Elman 1990): ``h_t = phi(W x_t + U h_{t-1} + b)``. LSTM (Hochreiter and Schmidhuber 1997;
@@ -123,23 +124,12 @@ class Recurrent:
         output, z = self._run(nx, parameters, x, extras, keep=True)
         return output, {"steps": z}
 
-    def output(
-        self,
-        nx: Backend,
-        parameters: Mapping[str, Array],
-        x: Array,
-        /,
-        extras: Mapping[str, Array] | None = None,
-    ) -> Array:
-        """Return the output of `forward` alone: no preactivations are kept."""
-        return self._run(nx, parameters, x, extras, keep=False)[0]
-
     def _run(
         self,
         nx: Backend,
         parameters: Mapping[str, Array],
         x: Array,
-        extras: Mapping[str, Array] | None,
+        extras: Mapping[str, Array] | None = None,
         *,
         keep: bool,
     ) -> tuple[Array, Array | None]:

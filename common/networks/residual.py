@@ -12,7 +12,7 @@ from isometry.common.laws.distributions import Constant
 from isometry.common.laws.initializers import Initializer
 from isometry.common.laws.residual import fixup
 from isometry.common.laws.scaling import VarianceScaling
-from isometry.common.networks.stacks import check_widths, draw, run
+from isometry.common.networks.stacks import Family, check_widths, draw, run
 
 if TYPE_CHECKING:
     from isometry.common.contract import Backend
@@ -27,7 +27,7 @@ HE = VarianceScaling(2.0**0.5)
 
 
 @dataclass(frozen=True)
-class Residual:
+class Residual(Family):
     """``h_0 = W x``, ``h_l = h_{l-1} + F_l(h_{l-1})`` for l = 1 .. B, output ``C h_B + c``.
 
     All weights are N(0, 2 / fan-in) and c is 0 (He et al. 2015), but for those of Fixup (Zhang,
@@ -137,23 +137,12 @@ class Residual:
         n = self.widths[1]
         return output, {"signal": kept[:, :, :n], "hidden": kept[:, :, n:]}
 
-    def output(
-        self,
-        nx: Backend,
-        parameters: Mapping[str, Array],
-        x: Array,
-        /,
-        extras: Mapping[str, Array] | None = None,
-    ) -> Array:
-        """Return the output of `forward` alone: nothing of the blocks is kept."""
-        return self._run(nx, parameters, x, extras, keep=False)[0]
-
     def _run(
         self,
         nx: Backend,
         parameters: Mapping[str, Array],
         x: Array,
-        extras: Mapping[str, Array] | None,
+        extras: Mapping[str, Array] | None = None,
         *,
         keep: bool,
     ) -> tuple[Array, Array]:

@@ -17,11 +17,26 @@ if TYPE_CHECKING:
     from isometry.common.contract import Backend
     from isometry.common.streams import Stream
 
-__all__ = ["Layer", "Stack", "check_widths", "draw", "grouped", "run", "run_all"]
+__all__ = ["Family", "Layer", "Stack", "check_widths", "draw", "grouped", "run", "run_all"]
 
 Array = Any
 Layer = Callable[[Array, Mapping[str, Array]], tuple[Array, Array]]
 """``layer(h, own) -> (h', z)``: a layer's output and preactivation, given its own arrays."""
+
+
+class Family:
+    """What every family of networks is: a pass that keeps preactivations, `forward`, or does not.
+
+    A family defines ``_run(nx, parameters, x, ..., extras=None, *, keep)``, which returns the
+    output and, with `keep`, what `forward` makes its preactivations of.
+    """
+
+    def _run(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def output(self, nx: Backend, parameters: Mapping[str, Array], /, *inputs: Any) -> Array:
+        """Return the output of `forward`, given the same, alone: no preactivations are kept."""
+        return self._run(nx, parameters, *inputs, keep=False)[0]
 
 
 @dataclass(frozen=True)
