@@ -139,7 +139,7 @@ def test_formats_are_those_of_numpy_and_ml_dtypes(dtype):
     info, fmt = ml_dtypes.finfo(DTYPES[dtype]), FORMATS[dtype]
     assert fmt.largest == float(info.max)
     assert fmt.smallest_normal == float(info.smallest_normal)
-    assert fmt.ulp(np.array(1.0)) == float(info.eps)
+    assert fmt.eps == fmt.ulp(np.array(1.0)) == float(info.eps)
     assert fmt.ulp(np.array(0.0)) == float(info.smallest_subnormal)
 
 

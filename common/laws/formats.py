@@ -40,6 +40,11 @@ class Format:
         """Smallest positive normal value, ``2**min_exponent``."""
         return math.ldexp(1.0, self.min_exponent)
 
+    @property
+    def eps(self) -> float:
+        """Distance from 1 to the next number, ``2**(1 - precision)``: `ulp` at 1."""
+        return math.ldexp(1.0, 1 - self.precision)
+
     def ulp(self, x: np.ndarray) -> np.ndarray:
         """Return the unit in the last place at x, ``2**(max(e, min_exponent) - precision + 1)``.
 

@@ -128,7 +128,7 @@ def normalization_bound(dtype: str = "float32") -> float:
     In float64 it is the same number of roundings, 168 units of 2**-53: the error is a sum of
     products of the unit roundoff with quantities that do not depend on it.
     """
-    return BOUND * float(FORMATS[dtype].ulp(np.array(1.0)) / FORMATS["float32"].ulp(np.array(1.0)))
+    return BOUND * FORMATS[dtype].eps / FORMATS["float32"].eps
 
 
 def _centre(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ from isometry.common.laws.orthogonal import DeltaOrthogonal, Orthogonal
 from isometry.common.networks.fully_connected import FullyConnected
 from isometry.common.networks.unrolled import LinearMap, Unrolled, lengths
 from isometry.common.results import Check
-from isometry.common.statistics.rounding import gamma
+from isometry.common.statistics.rounding import factorization, gamma
 
 __all__ = ["Measured", "judge", "measure", "variances"]
 
@@ -243,7 +243,7 @@ def _steps(p: Unrolled, m: LinearMap, bias: float, dtype: str) -> Ratios:
 def _floor(rows: np.ndarray, errors: np.ndarray, dtype: str) -> np.ndarray:
     """Return how far rows must stand out of rounding, underflow and worst cases of errors."""
     size = lengths(rows)
-    eps, tiny = float(FORMATS[dtype].ulp(np.array(1.0))), FORMATS[dtype].smallest_normal
+    eps, tiny = FORMATS[dtype].eps, FORMATS[dtype].smallest_normal
     return np.asarray(1e4 * (eps * size + rows.shape[1] ** 0.5 * tiny) + 1e2 * errors)
 
 
@@ -310,9 +310,7 @@ def _stretched(network: Any, p: Unrolled, dtype: str) -> tuple[float, float, int
             taps = network.kernel**2
             used = np.arange(columns) % taps == taps // 2
         length = lengths(m.rows[:, used])
-        met = length > 1e4 * columns * FORMATS[dtype].smallest_normal / float(
-            FORMATS[dtype].ulp(np.array(1.0))
-        )
+        met = length > 1e4 * columns * FORMATS[dtype].smallest_normal / FORMATS[dtype].eps
         if len(m.weight) // m.gates >= used.sum() and met.any():
             gain = math.sqrt(m.gates) * law.gain
             ratio = lengths(m.outputs[met]) / (gain * length[met])
@@ -382,12 +380,13 @@ def _total_checks(
 
 def _isometry(stretched: Sequence[tuple[float, float, int]], dtype: str) -> Check:
     worst, off, most = np.max(stretched, axis=0)
-    eps = float(FORMATS[dtype].ulp(np.array(1.0)))
     return Check(
         "every layer with orthogonal weights keeps every length: largest relative change",
         observed=float(worst),
         expected=0.0,
-        bound=30 * most * eps + math.sqrt(most) * gamma(2 * most + 4, dtype) + 2 * off,
+        bound=factorization(most, most, dtype)
+        + math.sqrt(most) * gamma(2 * most + 4, dtype)
+        + 2 * off,
         source="||W h|| = ||h|| for W^T W = I; qr is right to 30 n eps, the product to gamma |W| "
         "|h| (isometry.common.ops; Higham 2002, section 3.5), and h to its own error",
     )

@@ -64,11 +64,6 @@ class Trace:
         """The input, which is exact."""
         return self.inputs[0], np.zeros(self.inputs[0].shape[:-1])
 
-    @property
-    def eps(self) -> float:
-        """The distance from 1 to the next number."""
-        return float(FORMATS[self.dtype].ulp(np.array(1.0)))
-
 
 @dataclass(frozen=True)
 class Key:
@@ -371,7 +366,7 @@ def lengths(a: np.ndarray) -> np.ndarray:
 
 def _phi(name: Any, z: np.ndarray, trace: Trace) -> Valued:
     y = named(name).value(z)
-    return y, 2 * TANH_ULP[trace.dtype] * trace.eps * lengths(y)
+    return y, 2 * TANH_ULP[trace.dtype] * FORMATS[trace.dtype].eps * lengths(y)
 
 
 def _slope(name: Any, u: np.ndarray) -> np.ndarray:
@@ -381,7 +376,7 @@ def _slope(name: Any, u: np.ndarray) -> np.ndarray:
 
 def _sum(a: Valued, b: Valued, trace: Trace) -> Valued:
     y = a[0] + b[0]
-    return y, a[1] + b[1] + trace.eps * lengths(y)
+    return y, a[1] + b[1] + FORMATS[trace.dtype].eps * lengths(y)
 
 
 def _normalized(kind: str, value: Valued, trace: Trace, *, relative: float = 0.0) -> Valued:
@@ -414,7 +409,7 @@ def _activated(network: FullyConnected, z: np.ndarray, trace: Trace) -> tuple[np
     if kind is None:
         return z, _phi(network.activation, z, trace)
     if network.place == "activation":
-        relative = 2 * TANH_ULP[trace.dtype] * trace.eps
+        relative = 2 * TANH_ULP[trace.dtype] * FORMATS[trace.dtype].eps
         given = _phi(network.activation, z, trace)
         return z, _normalized(kind, given, trace, relative=relative)
     u, error = _normalized(kind, (z, np.zeros(len(z))), trace)
@@ -450,7 +445,7 @@ def _lstm(z: np.ndarray, c: Valued, trace: Trace) -> tuple[Valued, Valued]:
     sigmoid, tanh = ACTIVATIONS["sigmoid"].value, ACTIVATIONS["tanh"].value
     i, f, g, o = np.split(z, 4, axis=1)
     kept, added = sigmoid(f) * c[0], sigmoid(i) * tanh(g)
-    rounding = 2 * (2 * TANH_ULP[trace.dtype] + 3) * trace.eps
+    rounding = 2 * (2 * TANH_ULP[trace.dtype] + 3) * FORMATS[trace.dtype].eps
     error = sigmoid(f).max(axis=-1) * c[1] + rounding * lengths(np.abs(kept) + np.abs(added))
     h = sigmoid(o) * tanh(kept + added)
     return (h, sigmoid(o).max(axis=-1) * error + rounding * lengths(h)), (kept + added, error)

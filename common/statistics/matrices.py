@@ -92,7 +92,7 @@ class Matrices(Plan):
         working = "float64" if self.dtype == "float64" else "float32"
         limit = self.off + rounding.factorization(m, n, working)
         if math.frexp(self.gain)[0] != 0.5:  # the gain and its products are rounded
-            limit += 2 * float(FORMATS[self.dtype].ulp(np.array(1.0)))
+            limit += 2 * FORMATS[self.dtype].eps
         verdict = Verdict(
             f"largest entry of |W W^T / {self.gain:g}**2 - I|",
             float(np.max(np.abs(gram - np.eye(min(m, n))))),

@@ -25,13 +25,9 @@ __all__ = [
 ]
 
 
-def _eps(dtype: str) -> float:
-    return float(FORMATS[dtype].ulp(np.array(1.0)))
-
-
 def gamma(count: float, dtype: str = "float32") -> float:
     """Return ``n u / (1 - n u)``: the relative error of n roundings in any order (lemma 3.1)."""
-    nu = count * _eps(dtype) / 2
+    nu = count * FORMATS[dtype].eps / 2
     return nu / (1 - nu)
 
 
@@ -41,7 +37,7 @@ def product(steps: int, size: int, dtype: str) -> float:
     In units of ``||P|| ||F_1|| ... ||F_k||`` (Frobenius); section 3.5, below eq. 3.13, with a
     factor of 2 for the second-order terms and for dividing by the largest entry.
     """
-    return steps * size * _eps(dtype)
+    return steps * size * FORMATS[dtype].eps
 
 
 def log_scale(steps: int, largest: float, dtype: str) -> float:
@@ -49,7 +45,7 @@ def log_scale(steps: int, largest: float, dtype: str) -> float:
 
     Recursive summation, ``(k - 1) u sum |log|``, and 4 ULP for each logarithm (section 4.2).
     """
-    return steps * (steps + 4) * largest * _eps(dtype)
+    return steps * (steps + 4) * largest * FORMATS[dtype].eps
 
 
 def factorization(rows: int, columns: int, dtype: str) -> float:
@@ -58,7 +54,7 @@ def factorization(rows: int, columns: int, dtype: str) -> float:
     30 is the ratio from which LAPACK's own tests of a QR call it wrong (TESTING/dtest.in; those of
     the SVD allow 50).
     """
-    return 30 * max(rows, columns) * _eps(dtype)
+    return 30 * max(rows, columns) * FORMATS[dtype].eps
 
 
 def orthogonality(rows: int, columns: int, dtype: str) -> float:
@@ -69,7 +65,7 @@ def orthogonality(rows: int, columns: int, dtype: str) -> float:
     ``|row| |error of row| <= eps`` for unit rows.
     """
     working = "float64" if dtype == "float64" else "float32"
-    rounded = 0.0 if dtype == working else _eps(dtype)
+    rounded = 0.0 if dtype == working else FORMATS[dtype].eps
     return factorization(rows, columns, working) + rounded
 
 

@@ -134,5 +134,5 @@ def bound(x: Rounded, dtype: str) -> np.ndarray:
     Twice the first-order one: the other half is for the terms of second order, and for what the
     same formula may do in another order (constants multiplied in, sums in parts).
     """
-    unit = float(FORMATS[dtype].ulp(np.array(1.0))) / 2
+    unit = FORMATS[dtype].eps / 2
     return np.asarray(2 * unit * x.error)
