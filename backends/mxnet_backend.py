@@ -7,6 +7,7 @@ today, :mod:`isometry.backends.mxnet_graph` how one formula serves arrays and gr
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,6 +22,7 @@ from isometry.backends.mxnet_graph import (
     detach,
     dtype_of,
     foreach,
+    legacy_of,
     mx,
     np_of,
     npx_of,
@@ -60,26 +62,24 @@ def _in_place(x: Array) -> bool:
     return not (isinstance(x, Symbol) or mx.autograd.is_recording())
 
 
-def _bell(x: Array, scale: float) -> Array:
-    """Return y - y**2 of y = sigmoid(-scale |x|), which is at most 1/2: nothing cancels."""
-    npx, y = npx_of(x), np_of(x).abs(x)
-    if not _in_place(x):
-        y = npx.sigmoid(-scale * y)
-        return y - y * y
-    y *= -scale
-    y = npx.sigmoid(y)
-    y -= y * y
-    return y
+def _bell(x: Array, scale: float, height: float) -> Array:
+    """Return height (y - y**2) of y = sigmoid(-scale |x|), which is at most 1/2: nothing cancels.
+
+    In MXNet's legacy operators, which do not broadcast: np's take twice the time.
+    """
+    F = legacy_of(x)
+    y = F.sigmoid(-scale * F.abs(x.as_nd_ndarray()))
+    return F.contrib.quadratic(y, a=-height, b=height, c=0).as_np_ndarray()
 
 
 @_in_float32
 def sigmoid_gradient(x: Array) -> Array:
-    return _bell(x, 1)
+    return _bell(x, 1, 1)
 
 
 @_in_float32
 def tanh_gradient(x: Array) -> Array:
-    return 4 * _bell(x, 2)  # 1 / cosh(x)**2
+    return _bell(x, 2, 4)  # 1 / cosh(x)**2
 
 
 def relu_gradient(x: Array) -> Array:
@@ -92,10 +92,11 @@ def leaky_relu_gradient(x: Array, slope: float) -> Array:
     return F.where(F.isnan(x), x, F.where(x > 0, one, slope * one))
 
 
-def _joined(f: Callable[[Array], Array], derivative: Callable[[Array], Array]) -> Any:
-    """Return f whose autodiff is `derivative`: ``y = f(x) - f'(x) (s - s)``, the first s detached.
+def _joined(f: Callable[[Any, Any], Any], falling: Callable[[Array], Array]) -> Any:
+    """Return f whose autodiff is -d, d `falling`: ``f(s) + d(s) (s - x)``, s the detached x.
 
-    Subtracted, so that -0 stays -0.
+    What is added is -0, so that -0 stays -0. What f and d are of is detached, not they themselves:
+    MXNet would differentiate them all the same, and multiply by 0 at last.
 
     `autograd.Function` would say the same but cannot be hybridized
     (https://github.com/apache/mxnet/issues/17118).
@@ -104,19 +105,22 @@ def _joined(f: Callable[[Array], Array], derivative: Callable[[Array], Array]) -
     @_in_float32
     def wrapped(x: Array) -> Array:
         if _in_place(x):
-            return f(x)
-        s = np_of(x).clip(x, -1e3, 1e3)  # the derivatives are 0 beyond, and inf - inf would be NaN
-        y, slope, zero = detach(f(x)), detach(derivative(x)), detach(s) - s
-        # np's operators broadcast, and take twice the time of these
-        F = mx.sym if isinstance(x, Symbol) else mx.nd
-        change = F.elemwise_mul(slope.as_nd_ndarray(), zero.as_nd_ndarray())
-        return F.elemwise_sub(y.as_nd_ndarray(), change).as_np_ndarray()
+            return f(mx.nd, x.as_nd_ndarray()).as_np_ndarray()
+        F = legacy_of(x)
+        x = F.clip(
+            x.as_nd_ndarray(), -1e3, 1e3
+        )  # the derivatives are 0 beyond, and inf - inf would be NaN
+        s = F.BlockGrad(x)
+        d = falling(s.as_np_ndarray()).as_nd_ndarray()
+        change = F.elemwise_mul(d, F.elemwise_sub(s, x))
+        return F.elemwise_add(f(F, s), change).as_np_ndarray()
 
     return wrapped
 
 
-sigmoid = _joined(lambda x: npx_of(x).sigmoid(x), sigmoid_gradient)
-tanh = _joined(lambda x: np_of(x).tanh(x), tanh_gradient)
+sigmoid = _joined(lambda F, x: F.sigmoid(x), lambda x: _bell(x, 1, -1))
+# oneDNN's takes a tenth of the time of F.tanh in float32; its sigmoid is 0 from x = -87 on
+tanh = _joined(lambda F, x: F.Activation(x, act_type="tanh"), lambda x: _bell(x, 2, -4))
 
 
 def relu(x: Array) -> Array:
@@ -605,6 +609,16 @@ def _matmul(x1: Array, x2: Array) -> Array:
 
 
 @_in_float32
+def _linear(x: Array, weight: Array) -> Array:
+    shape = shape_of(x)
+    rows = x if len(shape) == 2 else x.reshape((math.prod(shape[:-1]), shape[-1]))
+    # legacy, but np's product of a transpose copies it, there and back
+    F = legacy_of(x)
+    y = F.dot(rows.as_nd_ndarray(), weight.as_nd_ndarray(), transpose_b=True).as_np_ndarray()
+    return y if len(shape) == 2 else y.reshape((*shape[:-1], shape_of(weight)[0]))
+
+
+@_in_float32
 def _conv(x: Array, weight: Array, *, padding: int) -> Array:
     filters, _, *kernel = shape_of(weight)
     dtype = dtype_of(x)
@@ -619,13 +633,18 @@ def _conv(x: Array, weight: Array, *, padding: int) -> Array:
     return y.astype(dtype)
 
 
+def _split(x: Array, sizes: Any, *, axis: int) -> tuple[Array, ...]:
+    starts = [*itertools.accumulate(sizes)][:-1]
+    return tuple(np_of(x).split(x, starts, axis)) if starts else (x,)
+
+
 def _transposed(x: Array) -> Array:
     return np_of(x).swapaxes(x, -1, -2)
 
 
 def _qr(x: Array) -> tuple[Array, Array]:
     # np.linalg.qr is NumPy's, without gradient; x^T = L Q' gives x = Q'^T L^T
-    F = mx.sym if isinstance(x, Symbol) else mx.nd
+    F = legacy_of(x)
     q, r = F.linalg.gelqf(_transposed(x).as_nd_ndarray())
     return synced(_transposed(q.as_np_ndarray())), synced(_transposed(r.as_np_ndarray()))
 
@@ -686,6 +705,7 @@ def _table(context: Any) -> dict[str, Callable[..., Any]]:
         "all": _word("all"),
         "any": _word("any"),
         "matmul": _matmul,
+        "linear": _linear,
         "qr": _qr,
         "svd": _svd,
         "conv": _conv,
@@ -695,6 +715,7 @@ def _table(context: Any) -> dict[str, Callable[..., Any]]:
         "squeeze": _word("squeeze"),
         "concat": lambda arrays, axis: np_of(arrays[0]).concatenate(list(arrays), axis=axis),
         "stack": lambda arrays, axis: np_of(arrays[0]).stack(list(arrays), axis=axis),
+        "split": _split,
         "broadcast_to": _word("broadcast_to"),
         "take": _word("take"),
         "zeros": _on_device("zeros", context),

@@ -24,6 +24,7 @@ __all__ = [
     "detach",
     "dtype_of",
     "foreach",
+    "legacy_of",
     "np_of",
     "npx_of",
     "shape_of",
@@ -45,6 +46,11 @@ def np_of(x: Array) -> Any:
 def npx_of(x: Array) -> Any:
     """Return the namespace `npx` of arrays or of symbols."""
     return mx.sym.npx if isinstance(x, Symbol) else mx.npx
+
+
+def legacy_of(x: Array) -> Any:
+    """Return the namespace of MXNet's operators on `as_nd_ndarray()`, of arrays or of symbols."""
+    return mx.sym if isinstance(x, Symbol) else mx.nd
 
 
 def shape_of(x: Array) -> tuple[int, ...]:

@@ -35,6 +35,8 @@ from isometry.common.streams import Stream
 
 __all__ = ["NumpyBackend"]
 
+_NAMES = {np.dtype(name): name for name in ("float16", "float32", "float64")}  # str takes 5 us
+
 
 def _quiet() -> AbstractContextManager[Any]:
     """inf, NaN and 0 are values in the formulas below, not worth a warning."""
@@ -116,9 +118,18 @@ def _joins(f: Callable[..., Array], derivative: Callable[..., Array]) -> None:
     defjvp(f, lambda g, _, x, *a: g * derivative(x, *a), argnums=(0,))
 
 
+def _tanh_vjp(y: Array, x: Array) -> Callable[..., Array]:
+    """``g tanh'(x)``; of 1 - y**2 nothing cancels as long as all y are small, and x may go."""
+    value = getval(y)
+    if value.dtype != np.float16 and max(value.max(initial=0), -value.min(initial=0)) <= 0.5:
+        return lambda g: g * (1 - y * y)
+    return lambda g: g * tanh_gradient(x)
+
+
 _joins(sigmoid, sigmoid_gradient)
 _joins(sigmoid_gradient, lambda x: sigmoid_gradient(x) * (1 - 2 * sigmoid(x)))
-_joins(tanh, tanh_gradient)
+defvjp(tanh, _tanh_vjp)
+defjvp(tanh, lambda g, _, x: g * tanh_gradient(x))
 _joins(tanh_gradient, lambda x: -2 * tanh(x) * tanh_gradient(x))
 _joins(relu, relu_gradient)
 _joins(relu_gradient, anp.zeros_like)
@@ -376,7 +387,7 @@ class NumpyBackend(Backend):
         return isinstance(x, (np.ndarray, np.generic, Box))
 
     def dtype_of(self, x: Array, /) -> str:
-        return str(x.dtype)
+        return _NAMES.get(x.dtype) or str(x.dtype)
 
     def stream(self, seed: int, /) -> NumpyStream:
         return NumpyStream(seed)
@@ -500,6 +511,36 @@ class NumpyBackend(Backend):
 # --- the vocabulary -----------------------------------------------------------------------------
 
 
+# what a dense layer needs is closed under differentiation; the derivative of autograd's matmul,
+# which broadcasts, takes as long as the product of two small matrices
+
+
+@primitive
+def _linear(x: Array, weight: Array) -> Array:
+    return x @ weight.T
+
+
+@primitive
+def _to_input(g: Array, weight: Array) -> Array:
+    return g @ weight
+
+
+@primitive
+def _to_weight(g: Array, x: Array) -> Array:
+    return g.reshape(-1, g.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+
+
+def _bilinear(f: Callable[..., Array], left: Callable[..., Array], right: Any) -> None:
+    """Tell autograd that the gradients of f(a, b) are ``left(g, b)`` and ``right(g, a)``."""
+    defvjp(f, lambda _, a, b: lambda g: left(g, b), lambda _, a, b: lambda g: right(g, a))
+    defjvp(f, lambda g, _, a, b: f(g, b), lambda g, _, a, b: f(a, g))
+
+
+_bilinear(_linear, _to_input, _to_weight)
+_bilinear(_to_input, _linear, lambda u, g: _to_weight(g, u))
+_bilinear(_to_weight, lambda u, x: _linear(x, u), lambda u, g: _to_input(g, u))
+
+
 def _conv(x: Array, weight: Array, *, padding: int) -> Array:
     # (batch, in, *spatial), (out, in, *kernel): one matrix product for each position in the kernel
     x = anp.pad(x, ((0, 0), (0, 0), *[(padding, padding)] * (x.ndim - 2)), "constant")
@@ -612,6 +653,7 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "all": anp.all,
     "any": anp.any,
     "matmul": anp.matmul,
+    "linear": _linear,
     "qr": np.linalg.qr,
     "svd": _typed(lambda x: anp.linalg.svd(x, full_matrices=False)),
     "conv": _conv,
@@ -621,6 +663,7 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "squeeze": anp.squeeze,
     "concat": anp.concatenate,
     "stack": anp.stack,
+    "split": lambda x, sizes, axis: tuple(anp.split(x, np.cumsum(sizes)[:-1], axis)),
     "broadcast_to": _broadcast_to,
     "take": _take,
     "zeros": np.zeros,

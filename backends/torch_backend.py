@@ -42,30 +42,62 @@ def _in_float32(formula: Callable[..., Array]) -> Callable[..., Array]:
 
 
 class _Activation(torch.autograd.Function):
-    """f(x) whose derivative is the given function, itself differentiable."""
+    """f(x) whose derivative is the given function, itself differentiable.
+
+    Where f'' is f' times a simple function of f(x), its ratio, a second derivative goes that way.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Array, f: Callable[..., Array], derivative: Any, *args: float
+        ctx: Any, x: Array, f: Callable[..., Array], derivative: Any, ratio: Any, *args: float
     ) -> Array:
         y = f(x, *args)
         ctx.save_for_backward(x, y)
-        ctx.derivative, ctx.args = derivative, args
+        ctx.derivative, ctx.ratio, ctx.args, ctx.slope = derivative, ratio, args, None
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Array) -> Any:
         x, y = ctx.saved_tensors
-        return g * ctx.derivative(x, y, *ctx.args), None, None, *(None for _ in ctx.args)
+        if ctx.ratio and torch.is_grad_enabled():  # to be differentiated, once or many times
+            if ctx.slope is None:
+                with torch.no_grad():
+                    ctx.slope = ctx.derivative(x, y)
+            change = _Pulled.apply(g, x, y, ctx)
+        elif ctx.slope is None:
+            change = g * ctx.derivative(x, y, *ctx.args)
+        else:
+            change = g * ctx.slope
+        return change, None, None, None, *(None for _ in ctx.args)
 
 
-def _joined(derivative: Callable[..., Array]) -> Callable[..., Callable[..., Array]]:
-    """Tell PyTorch that f' is ``derivative(x, f(x), *args)``, which has such a rule of its own."""
+class _Pulled(torch.autograd.Function):
+    """``g f'(x)``, of y = f(x): what it is multiplied by on the way back is computed once."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Array, x: Array, y: Array, activation: Any) -> Array:
+        slope = activation.slope
+        change = g * slope
+        ctx.save_for_backward(g, x, y, slope, change * activation.ratio(y))
+        ctx.derivative, ctx.ratio = activation.derivative, activation.ratio
+        return change
+
+    @staticmethod
+    def backward(ctx: Any, u: Array) -> Any:
+        g, x, y, slope, bend = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            slope = ctx.derivative(x, y)
+            bend = g * slope * ctx.ratio(y)
+        return u * slope, u * bend, None, None
+
+
+def _joined(derivative: Callable[..., Array], ratio: Any = None) -> Callable[..., Any]:
+    """Tell PyTorch that f' is ``derivative(x, f(x), *args)``, and f'' maybe ``f' ratio(f(x))``."""
 
     def rule(f: Callable[..., Array]) -> Callable[..., Array]:
         def joined(x: Array, *args: Any) -> Array:
             if torch.is_grad_enabled() and x.requires_grad:
-                return _Activation.apply(x, f, derivative, *args)
+                return _Activation.apply(x, f, derivative, ratio, *args)
             return f(x, *args)
 
         return joined
@@ -73,7 +105,7 @@ def _joined(derivative: Callable[..., Array]) -> Callable[..., Callable[..., Arr
     return rule
 
 
-@_joined(lambda x, y: sigmoid_gradient(x))
+@_joined(lambda x, y: sigmoid_gradient(x), ratio=lambda y: 1 - 2 * y)
 def sigmoid(x: Array) -> Array:
     return torch.sigmoid(x)
 
@@ -90,15 +122,27 @@ def sigmoid_gradient(x: Array) -> Array:
     return _bell(x, 1)
 
 
-@_joined(lambda x, y: tanh_gradient(x, y))
 def tanh(x: Array) -> Array:
-    return torch.tanh(x)
+    y = torch.tanh(x)
+    if not (torch.is_grad_enabled() and x.requires_grad) or _small(y):
+        return y  # PyTorch's derivative is 1 - y**2, of which nothing cancels
+    return _Activation.apply(x, lambda _: y.detach(), lambda x, y: tanh_gradient(x), _tanh_ratio)
 
 
-@_joined(lambda x, d, y=None: -2 * (tanh(x) if y is None else y) * d)
+def _small(y: Array) -> bool:
+    """Return whether no |y| exceeds 1/2; a GPU is not asked, as its answer would be waited for."""
+    if y.device.type != "cpu" or not y.numel():
+        return False
+    return y.detach().abs().amax().item() <= 0.5
+
+
+def _tanh_ratio(y: Array) -> Array:
+    return -2 * y
+
+
+@_joined(lambda x, d: d * _tanh_ratio(tanh(x)))
 @_in_float32
-def tanh_gradient(x: Array, y: Array | None = None) -> Array:
-    """Return the derivative at x; y is tanh(x) where it is known, which the next one is made of."""
+def tanh_gradient(x: Array) -> Array:
     return _bell(x, 2).mul_(4)  # 1 / cosh(x)**2
 
 
@@ -482,6 +526,7 @@ def _table(device: torch.device) -> dict[str, Callable[..., Any]]:
         "all": lambda x, axis: torch.all(x) if axis is None else torch.all(x, axis),
         "any": lambda x, axis: torch.any(x) if axis is None else torch.any(x, axis),
         "matmul": torch.matmul,
+        "linear": F.linear,
         "qr": torch.linalg.qr,
         "svd": lambda x: torch.linalg.svd(x, full_matrices=False),
         "conv": lambda x, w, padding: (F.conv1d, F.conv2d, F.conv3d)[x.ndim - 3](
@@ -493,6 +538,7 @@ def _table(device: torch.device) -> dict[str, Callable[..., Any]]:
         "squeeze": torch.squeeze,
         "concat": torch.concat,
         "stack": lambda arrays, axis: torch.stack(arrays, axis),
+        "split": lambda x, sizes, axis: torch.split(x, list(sizes), axis),
         "broadcast_to": torch.broadcast_to,
         "take": lambda x, indices, axis: torch.index_select(x, axis, indices),
         "zeros": _on_device(torch.zeros, device),

@@ -305,15 +305,14 @@ def spectral_norm(
     ops, outputs = nx.ops, nx.shape_of(u)[0]
     rows, _ = as_rows(nx, weight, (axis % len(nx.shape_of(weight)),), (outputs,))
     fixed = ops.stop_gradient(rows)
-    transposed = ops.permute_dims(fixed, (1, 0))
     u = ops.stop_gradient(ops.reshape(u, (1, outputs)))
     for _ in range(iterations):
         v = _unit(ops, ops.matmul(u, fixed))  # (1, inputs)
-        image = ops.matmul(v, transposed)
+        image = ops.linear(v, fixed)
         # what W maps to 0 says nothing: the old vector is kept, to start from next time
         nothing = ops.max(ops.abs(image), axis=-1, keepdims=True) <= 0
         u = ops.where(nothing, u, _unit(ops, image))
-    sigma = ops.sum(u * ops.matmul(v, ops.permute_dims(rows, (1, 0))))
+    sigma = ops.sum(u * ops.linear(v, rows))
     return weight / _or_one(ops, sigma), ops.reshape(u, (-1,)), ops.reshape(v, (-1,)), sigma
 
 

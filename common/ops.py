@@ -9,8 +9,8 @@ Where the framework has a function of that name, signature and meaning, the entr
 
 exp, expm1, log, log1p, sqrt and tanh, the framework's own, err by at most 8 ULP (``TANH_ULP`` of
 `isometry.common.statistics.tolerances`) where argument and result are normal numbers, and by
-``ACTIVATION_ULP`` at common arguments. Sums and products (sum, mean, matmul, conv, scan) are
-rounded in the dtype of their arguments, float32 or float64, never more coarsely: within
+``ACTIVATION_ULP`` at common arguments. Sums and products (sum, mean, matmul, linear, conv, scan)
+are rounded in the dtype of their arguments, float32 or float64, never more coarsely: within
 ``gamma_n sum |a| |b|`` for n roundings (Higham 2002, lemma 3.1). qr and svd are right to
 ``30 max(m, n) eps ||A||``. All others are exact.
 """
@@ -210,6 +210,15 @@ def matmul(x1: Array, x2: Array, /) -> Array:
 
 
 @_word
+def linear(x: Array, weight: Array, /) -> Array:
+    """What a dense layer makes of its input, ``x W^T``.
+
+    Not in the standard. x is (..., in), at least 2-D, and weight is (out, in):
+    ``y[..., o] = sum_i x[..., i] weight[o, i]``.
+    """
+
+
+@_word
 def qr(x: Array, /) -> tuple[Array, Array]:
     """Reduced QR over the last two axes, rows >= columns; signs of diag(R) are LAPACK's."""
 
@@ -259,6 +268,14 @@ def concat(arrays: Sequence[Array], /, *, axis: int = 0) -> Array:
 @_word
 def stack(arrays: Sequence[Array], /, *, axis: int = 0) -> Array:
     """Arrays joined along a new axis."""
+
+
+@_word
+def split(x: Array, sizes: Sequence[int], /, *, axis: int = 0) -> tuple[Array, ...]:
+    """Cut x along an existing axis into parts of these sizes, which add up to its own.
+
+    Not in the standard: `concat` turned round.
+    """
 
 
 @_word

@@ -26,6 +26,8 @@ WORDS: dict[str, Callable[[Any], Any]] = {
     "where": lambda x: OPS.where(x > 0.5, x, x * 2),
     "svd": lambda x: OPS.svd(x)[1],
     "matmul": lambda x: OPS.matmul(x, np.ones((2, 4, 3), np.float32)),
+    "linear": lambda x: OPS.linear(x, np.ones((2, 4), np.float32)),
+    "split": lambda x: OPS.split(x, (1, 3), axis=-1)[1],
     "conv": lambda x: OPS.conv(x, np.ones((2, 3, 2), np.float32)),
     "take": lambda x: OPS.take(x, np.array([0, 1]), axis=0),
     "scan": lambda x: OPS.scan(lambda carry, row: (carry + row, carry * row), x[0], x)[1],

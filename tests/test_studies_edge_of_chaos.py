@@ -64,12 +64,12 @@ class Rectified(NumpyBackend):
 
 
 class Halved(NumpyBackend):
-    """Matrix products lose a fifth."""
+    """Layers lose a fifth."""
 
     def __init__(self, **options):
         super().__init__(**options)
-        matmul = self.ops.matmul
-        self.ops.matmul = lambda a, b: 0.8 * matmul(a, b)
+        linear = self.ops.linear
+        self.ops.linear = lambda x, weight: 0.8 * linear(x, weight)
 
 
 @pytest.mark.parametrize("broken", [Louder, Rectified, Halved])
@@ -84,14 +84,14 @@ class Shifted(NumpyBackend):
 
     def __init__(self, **options):
         super().__init__(**options)
-        matmul = self.ops.matmul
+        linear = self.ops.linear
 
-        def leaking(a, b):
-            y = matmul(a, b)
+        def leaking(x, weight):
+            y = linear(x, weight)
             y[1:] = 0.98 * y[1:] + 0.2 * y[:-1]
             return y
 
-        self.ops.matmul = leaking
+        self.ops.linear = leaking
 
 
 def test_angles_catch():

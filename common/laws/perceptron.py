@@ -27,16 +27,10 @@ def logits(nx: Backend, parameters: Mapping[str, Array], x: Array, mask: Array |
         Dropout: the inverse of its probability where a unit is kept, 0 where it is dropped.
     """
     ops = nx.ops
-    hidden = nx.tanh(
-        ops.matmul(x, ops.permute_dims(parameters["hidden/weight"], (1, 0)))
-        + parameters["hidden/bias"]
-    )
+    hidden = nx.tanh(ops.linear(x, parameters["hidden/weight"]) + parameters["hidden/bias"])
     if mask is not None:
         hidden = hidden * mask
-    return (
-        ops.matmul(hidden, ops.permute_dims(parameters["output/weight"], (1, 0)))
-        + parameters["output/bias"]
-    )
+    return ops.linear(hidden, parameters["output/weight"]) + parameters["output/bias"]
 
 
 def cross_entropy(nx: Backend, scores: Array, targets: Array) -> Array:

@@ -169,7 +169,7 @@ class Attention(Family):
         ops = nx.ops
 
         def linear(name: str, h: Array, own: Mapping[str, Array]) -> Array:
-            z = ops.matmul(h, ops.permute_dims(own[name], (1, 0)))
+            z = ops.linear(h, own[name])
             return z + own[f"{name}/offset"] if f"{name}/offset" in own else z
 
         def normalized(h: Array, own: Mapping[str, Array]) -> Array:

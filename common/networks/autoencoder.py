@@ -156,7 +156,7 @@ class TiedAutoencoder(Family):
 
         def layer(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array]:
             weight = own["weight"]
-            z = ops.matmul(h, ops.permute_dims(weight, (1, 0)) if encodes else weight)
+            z = (ops.linear if encodes else ops.matmul)(h, weight)
             for term in ("bias", "offset"):
                 z = z + own[term] if term in own else z
             return phi(nx, z) if encodes or stack.hidden else z, z

@@ -177,7 +177,7 @@ class Convolutional(Family):
         with nx.scope():
             h, trace = run_all(nx, self.stacks, lambda _: self._layer(nx), x, every, keep=keep)
             flat = ops.reshape(h, (-1, self.channels[-1] * self.size**2))
-            y = ops.matmul(flat, ops.permute_dims(every["readout/weight"], (1, 0)))
+            y = ops.linear(flat, every["readout/weight"])
             if "readout/bias" in every:
                 y = y + every["readout/bias"]
             if "readout/offset" in every:

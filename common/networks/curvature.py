@@ -164,12 +164,10 @@ def flatten(nx: Backend, arrays: Arrays) -> np.ndarray:
 
 def unflatten(nx: Backend, flat: Array, shapes: Shapes) -> dict[str, Array]:
     """Return the arrays of a flat array of the backend; `flatten` turned round."""
-    arrays, start = {}, 0
-    for path, shape in shapes:
-        size = math.prod(shape)
-        arrays[path] = nx.ops.reshape(flat[start : start + size], shape)
-        start += size
-    return arrays
+    parts = nx.ops.split(flat, [math.prod(shape) for _, shape in shapes])
+    return {
+        path: nx.ops.reshape(part, shape) for (path, shape), part in zip(shapes, parts, strict=True)
+    }
 
 
 def _exact(nx: Backend, loss: Callable[..., Array]) -> Callable[..., dict[str, Array]]:

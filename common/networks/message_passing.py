@@ -140,7 +140,7 @@ class MessagePassing(Family):
 
         def layer(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array]:
             mixed = ops.matmul(adjacency, h)
-            z = ops.matmul(mixed, ops.permute_dims(own["weight"], (1, 0)))
+            z = ops.linear(mixed, own["weight"])
             z = z + own["layers/offset"] if "layers/offset" in own else z
             return phi(nx, z), z
 

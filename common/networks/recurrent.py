@@ -139,20 +139,18 @@ class Recurrent(Family):
         def cell(state: tuple[Array, ...], z: Array) -> tuple[Array, ...]:
             if self.cell == "plain":
                 return (phi(nx, z),)
-            i, f, g, o = (z[:, k * units : (k + 1) * units] for k in range(4))
+            i, f, g, o = ops.split(z, (units,) * 4, axis=1)
             c = nx.sigmoid(f) * state[1] + nx.sigmoid(i) * nx.tanh(g)
             return nx.sigmoid(o) * nx.tanh(c), c
 
         with nx.scope():
-            weight, recurrent = (
-                ops.permute_dims(parameters[name], (1, 0)) for name in ("input", "recurrent")
-            )
+            weight, recurrent = parameters["input"], parameters["recurrent"]
 
             def step(
                 state: tuple[Array, ...], given: tuple[Array, ...]
             ) -> tuple[tuple[Array, ...], Array]:
                 x, *offset = given
-                z = ops.matmul(x, weight) + ops.matmul(state[0], recurrent)
+                z = ops.linear(x, weight) + ops.linear(state[0], recurrent)
                 for term in (*bias, *offset):
                     z = z + term
                 state = cell(state, z)

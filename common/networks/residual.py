@@ -153,37 +153,33 @@ class Residual(Family):
             )
         ops = nx.ops
         with nx.scope():
-            turned = {
-                path: ops.permute_dims(a, (0, 2, 1)) if "/weight" in path else a
-                for path, a in parameters.items()
-            }
             own = {
                 path.removeprefix("blocks/"): a
-                for path, a in turned.items()
+                for path, a in parameters.items()
                 if path.startswith("blocks/")
             }
-            h = ops.matmul(x, turned["input/weight"][0])
+            h = ops.linear(x, parameters["input/weight"][0])
 
             def block(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array | None]:
                 change, hidden = self._branch(nx, h, own)
                 return h + change, ops.concat([h, hidden], axis=1) if keep else None
 
             h, kept = run(nx, block, h, own, keep=keep)
-            return ops.matmul(h, turned["output/weight"][0]) + turned["output/bias"], kept
+            return ops.linear(h, parameters["output/weight"][0]) + parameters["output/bias"], kept
 
     def _branch(self, nx: Backend, h: Array, own: Mapping[str, Array]) -> tuple[Array, Array]:
         """Return F(h), and what W_2 multiplies."""
         ops = nx.ops
         if self.remedy == "fixup":
-            z = ops.matmul(h + own["bias1"], own["weight1"]) + own["bias2"]
+            z = ops.linear(h + own["bias1"], own["weight1"]) + own["bias2"]
             hidden = nx.relu(z) + own["bias3"]
-            return own["factor"] * ops.matmul(hidden, own["weight2"]), hidden
+            return own["factor"] * ops.linear(hidden, own["weight2"]), hidden
         if self.remedy == "none":
-            hidden = nx.relu(ops.matmul(h, own["weight1"]))
-            return ops.matmul(hidden, own["weight2"]), hidden
-        z = _normalized(nx, ops.matmul(h, own["weight1"]), own["scale1"], own["shift1"])
+            hidden = nx.relu(ops.linear(h, own["weight1"]))
+            return ops.linear(hidden, own["weight2"]), hidden
+        z = _normalized(nx, ops.linear(h, own["weight1"]), own["scale1"], own["shift1"])
         hidden = nx.relu(z)
-        y = ops.matmul(hidden, own["weight2"])
+        y = ops.linear(hidden, own["weight2"])
         return _normalized(nx, y, own["scale2"], own["shift2"]), hidden
 
 

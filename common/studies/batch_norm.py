@@ -110,7 +110,7 @@ def _scaled(nx: Backend, stream: Stream, width: int) -> list[Check]:
 
     def functional(eps: float) -> Callable[..., Array]:
         def f(p: Any, x: Array, v: Array, zeros: Array) -> Array:
-            z = ops.matmul(x, ops.permute_dims(p["weight"], (1, 0)))
+            z = ops.linear(x, p["weight"])
             y = nx.batch_norm(z, p["scale"], zeros, zeros, zeros, training=True, eps=eps)[0]
             return ops.sum(nx.tanh(y) * v)
 

@@ -244,7 +244,7 @@ def _measure(
 
 def _loss(nx: Backend, *, softmax: bool) -> Callable[..., Array]:
     def loss(parameters: dict[str, Array], X: Array, y: Array) -> Array:
-        outputs = nx.ops.matmul(X, nx.ops.permute_dims(parameters["weight"], (1, 0)))
+        outputs = nx.ops.linear(X, parameters["weight"])
         if softmax:
             return cross_entropy(nx, outputs, y)
         return nx.ops.mean(nx.ops.sum(nx.ops.square(outputs - y), axis=1)) / 2

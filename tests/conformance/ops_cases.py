@@ -60,6 +60,14 @@ def _reductions(f: Callable[..., Any]) -> list[Case]:
     return [Case(f, (C,), {**a, **k}) for a in axes for k in ({}, {"keepdims": True})]
 
 
+def linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return np.einsum("...i,oi->...o", x, weight)
+
+
+def split(x: np.ndarray, sizes: tuple[int, ...], *, axis: int = 0) -> tuple[np.ndarray, ...]:
+    return tuple(np.split(x, np.cumsum(sizes)[:-1], axis))
+
+
 def conv(x: np.ndarray, weight: np.ndarray, *, padding: int = 0) -> np.ndarray:
     x = np.pad(x, ((0, 0), (0, 0), *[(padding, padding)] * (x.ndim - 2)))
     kernel = weight.shape[2:]
@@ -150,6 +158,11 @@ CASES: dict[str, list[Case]] = {
         Case(np.matmul, (C[:, None], C[0].T.copy())),
         Case(np.matmul, (C[:, None], C.transpose(0, 2, 1).copy())),
     ],
+    "linear": [
+        Case(linear, (A, B)),
+        Case(linear, (A[:, :3], C[0, :, :3])),  # a square weight
+        Case(linear, (C[:, None], B)),
+    ],
     "conv": [
         Case(conv, (_whole(x, 7), _whole(w, 5)), k)
         for x, w in _CONV_SHAPES
@@ -165,6 +178,13 @@ CASES: dict[str, list[Case]] = {
     "concat": [Case(np.concatenate, ([A, B],), k) for k in ({}, {"axis": 1}, {"axis": -1})]
     + [Case(np.concatenate, ([A, B[:1], A],))],
     "stack": [Case(np.stack, ([A, B, A],), k) for k in ({}, {"axis": 1}, {"axis": -1})],
+    "split": [
+        Case(split, (C, (1, 1))),
+        Case(split, (A, (2,))),
+        Case(split, (C, (1, 3)), {"axis": 2}),
+        Case(split, (B, (3, 0, 1)), {"axis": -1}),
+        Case(split, (B[0], (1, 2, 1))),
+    ],
     "broadcast_to": [
         Case(np.broadcast_to, (B[:1], (3, 4))),
         Case(np.broadcast_to, (A[:, None], (2, 2, 3, 4))),
@@ -210,6 +230,10 @@ INEXACT: dict[str, list[tuple[int, Case]]] = {
     "matmul": [
         (24, Case(np.matmul, (_wave(8, 24), _wave(24, 16, seed=0.5)))),
         (5, Case(np.matmul, (_ROWS, _wave(5, 3, seed=0.5)))),
+    ],
+    "linear": [
+        (24, Case(linear, (_wave(8, 24), _wave(16, 24, seed=0.5)))),
+        (5, Case(linear, (_ROWS, _wave(3, 5, seed=0.5)))),
     ],
     "conv": [
         (9, Case(conv, (_wave(2, 3, 9), _wave(4, 3, 3, seed=0.5)), {"padding": 1})),

@@ -197,8 +197,8 @@ def test_derivative_of_a_derivative(nx, mode, full_dtype, prepare, activation):
 # --- the vocabulary -----------------------------------------------------------------------------
 
 LINEAR = [
-    *("sum", "mean", "where", "matmul", "conv", "scan", "astype", "take", "concat", "stack"),
-    *("reshape", "permute_dims", "expand_dims", "squeeze", "broadcast_to"),
+    *("sum", "mean", "where", "matmul", "linear", "conv", "scan", "astype", "take", "concat"),
+    *("stack", "split", "reshape", "permute_dims", "expand_dims", "squeeze", "broadcast_to"),
 ]
 """Words that are linear in each of their arrays, the others held fast."""
 

@@ -184,6 +184,16 @@ class PlainAutodiff:
         return (1 + self.ops.tanh(x / 2)) / 2
 
 
+class UsualUnlessSaturated:
+    """Tanh is differentiated as 1 - tanh**2 where no |tanh| exceeds 0.99, which cancels before."""
+
+    def tanh(self, x, /):
+        ops, right = self.ops, super().tanh(x)
+        y, z = ops.stop_gradient(right), ops.stop_gradient(x)
+        usual = y + (1 - y * y) * (x - z)
+        return ops.where(ops.max(ops.abs(y)) <= 0.99, usual, right)
+
+
 class GradientDetached:
     """No gradient flows through tanh."""
 
@@ -249,6 +259,7 @@ FAULTS = {
     SlopeIgnored: "activations.slope",
     LeakyAsMaximum: "activations.slope",
     PlainAutodiff: "activations.autodiff[sigmoid]",
+    UsualUnlessSaturated: "activations.autodiff-any-range[tanh]",
     GradientDetached: "activations.autodiff[tanh]",
     GradientClipped: "activations.autodiff-every-exponent[tanh]",
     SecondDerivativeLost: "differentiation.hvp-activations[sigmoid]",

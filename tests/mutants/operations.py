@@ -180,6 +180,37 @@ class MatmulInHalf(_Word):
         return right(*(cast(cast(x, "float16"), dtype) for x in (x1, x2)))
 
 
+class LinearInHalf(_Word):
+    """What a dense layer multiplies is rounded to 11 bits first."""
+
+    word = "linear"
+
+    def wrong(self, right, x, weight):
+        dtype, cast = self.dtype_of(x), self.ops.astype
+        return right(*(cast(cast(a, "float16"), dtype) for a in (x, weight)))
+
+
+class SquareTransposed(_Word):
+    """The weight of a dense layer that keeps the width is taken as (in, out)."""
+
+    word = "linear"
+
+    def wrong(self, right, x, weight):
+        out, in_ = self.shape_of(weight)
+        return self.ops.matmul(x, weight) if out == in_ else right(x, weight)
+
+
+class SplitAtSizes(_Word):
+    """What is split is cut at the sizes of its parts, not after so many entries."""
+
+    word = "split"
+
+    def wrong(self, right, x, sizes, **options):
+        whole, cuts = sum(sizes), sorted(sizes[:-1])
+        parts = [b - a for a, b in zip([0, *cuts], [*cuts, whole], strict=True)]
+        return right(x, parts, **options)
+
+
 class KernelFlipped(_Word):
     """The convolution flips its kernel, as in mathematics."""
 
@@ -382,6 +413,15 @@ class RightDetached(_Word):
         return right(x1, self.ops.stop_gradient(x2))
 
 
+class WeightDetached(_Word):
+    """No gradient flows to the weight of a dense layer."""
+
+    word = "linear"
+
+    def wrong(self, right, x, weight):
+        return right(x, self.ops.stop_gradient(weight))
+
+
 class WordMissing:
     """The vocabulary lacks a word."""
 
@@ -439,6 +479,9 @@ FAULTS = {
     SumInFloat32: "ops.precision",
     MatmulInFloat32: "ops.precision",
     MatmulInHalf: "ops.precision",
+    LinearInHalf: "ops.precision",
+    SquareTransposed: "ops.meaning[linear]",
+    SplitAtSizes: "ops.meaning[split]",
     KernelFlipped: "ops.meaning[conv]",
     PaddingIgnored: "ops.meaning[conv]",
     SignsMovedOnce: "ops.factorizations",
@@ -459,6 +502,7 @@ FAULTS = {
     StopPasses: "differentiation.stop",
     ClipStraightThrough: "differentiation.stop",
     RightDetached: "differentiation.ops",
+    WeightDetached: "differentiation.ops",
     WordMissing: "ops.names",
     OptionRenamed: "ops.names",
     SinglePrecisionOutside: "ops.outside-scope[float64]",
