@@ -95,8 +95,8 @@ def leaky_relu_gradient(x: Array, slope: float) -> Array:
 def _joined(f: Callable[[Any, Any], Any], falling: Callable[[Array], Array]) -> Any:
     """Return f whose autodiff is -d, d `falling`: ``f(s) + d(s) (s - x)``, s the detached x.
 
-    What is added is -0, so that -0 stays -0. What f and d are of is detached, not they themselves:
-    MXNet would differentiate them all the same, and multiply by 0 at last.
+    A -0 is added, so that -0 stays -0. It is s that is detached, not f(s) and d(s): MXNet would
+    differentiate these all the same, and multiply by 0 at last.
 
     `autograd.Function` would say the same but cannot be hybridized
     (https://github.com/apache/mxnet/issues/17118).
@@ -107,9 +107,8 @@ def _joined(f: Callable[[Any, Any], Any], falling: Callable[[Array], Array]) -> 
         if _in_place(x):
             return f(mx.nd, x.as_nd_ndarray()).as_np_ndarray()
         F = legacy_of(x)
-        x = F.clip(
-            x.as_nd_ndarray(), -1e3, 1e3
-        )  # the derivatives are 0 beyond, and inf - inf would be NaN
+        # the derivatives are 0 beyond, and inf - inf would be NaN
+        x = F.clip(x.as_nd_ndarray(), -1e3, 1e3)
         s = F.BlockGrad(x)
         d = falling(s.as_np_ndarray()).as_nd_ndarray()
         change = F.elemwise_mul(d, F.elemwise_sub(s, x))

@@ -91,7 +91,9 @@ class _Pulled(torch.autograd.Function):
         return u * slope, u * bend, None, None
 
 
-def _joined(derivative: Callable[..., Array], ratio: Any = None) -> Callable[..., Any]:
+def _joined(
+    derivative: Callable[..., Array], ratio: Callable[[Array], Array] | None = None
+) -> Callable[..., Callable[..., Array]]:
     """Tell PyTorch that f' is ``derivative(x, f(x), *args)``, and f'' maybe ``f' ratio(f(x))``."""
 
     def rule(f: Callable[..., Array]) -> Callable[..., Array]:

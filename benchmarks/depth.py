@@ -120,6 +120,25 @@ def numpy_by_hand(weights: np.ndarray, x: np.ndarray) -> Step:
     return step
 
 
+def numpy_autograd(weights: np.ndarray, x: np.ndarray) -> Step:
+    """The package autograd, an array for each layer."""
+    import autograd.numpy as anp
+    from autograd import value_and_grad
+
+    def loss(layers: list[Any]) -> Any:
+        h = x
+        for W in layers[:-1]:
+            h = anp.tanh(anp.dot(h, W.T))
+        y = anp.dot(h, layers[-1].T)
+        return anp.sum(y * y) / y.size
+
+    def step() -> Any:
+        value, gradient = value_and_grad(loss)(list(weights))
+        return value, gradient[0]
+
+    return step
+
+
 def torch_stacked(weights: np.ndarray, x: np.ndarray) -> Step:
     """One parameter for all layers."""
     import torch
@@ -270,7 +289,7 @@ def mxnet_layers(weights: np.ndarray, x: np.ndarray) -> Step:
 
 BY_HAND: dict[str, dict[str, Callable[[np.ndarray, np.ndarray], Step]]] = {
     # with one array for all layers, as ours; and, where it is faster, with one for each
-    "numpy": {"by hand": numpy_by_hand},
+    "numpy": {"by hand": numpy_by_hand, "autograd": numpy_autograd},
     "torch": {"one parameter": torch_stacked, "one each": torch_layers},
     "tensorflow": {"foldl": tensorflow_scan, "written out": tensorflow_layers},
     "jax": {"lax.scan": jax_scan},
@@ -285,7 +304,8 @@ def hessian(nx: Any, rounds: int) -> None:
 
     On one batch it keeps the graph of the gradient and differentiates it for each vector; on a data
     loader it runs forward and backward for each vector again (PyHessian 0.1, pyhessian/utils.py,
-    `hessian_vector_product`, and hessian.py, `dataloader_hv_product`).
+    `hessian_vector_product`, and hessian.py, `dataloader_hv_product`). Its model is ours, or
+    PyTorch's own layers, with PyTorch's derivative of tanh.
     """
     import torch
 
@@ -293,46 +313,60 @@ def hessian(nx: Any, rounds: int) -> None:
     parameters = FullyConnected(CURVED, "tanh", Orthogonal()).initialize(nx, stream)
     x, y = stream.normal((BATCH, CURVED[0])), stream.normal((BATCH, CURVED[-1]))
     vector = {path: stream.normal(nx.shape_of(a)) for path, a in parameters.items()}
+    shapes = curvature.shapes_of(nx, parameters)
+    flat = nx.asarray(curvature.flatten(nx, parameters))
+    v_flat = nx.asarray(curvature.flatten(nx, vector))
     layers: list[Any] = []
     for W in (W for stacked in parameters.values() for W in stacked):
         layers += [torch.nn.Linear(W.shape[1], W.shape[0], bias=False), torch.nn.Tanh()]
         layers[-2].weight.data = W.clone()
-    model = torch.nn.Sequential(*layers[:-1])
-    weights = list(model.parameters())
-    v = [part for stacked in vector.values() for part in stacked]
-    shapes = curvature.shapes_of(nx, parameters)
-    flat = nx.asarray(curvature.flatten(nx, parameters))
-    v_flat = nx.asarray(curvature.flatten(nx, vector))
+    sequential = torch.nn.Sequential(*layers[:-1])
+    leaves = {path: a.clone().requires_grad_() for path, a in parameters.items()}
 
-    def gradient() -> Any:
-        loss = torch.nn.functional.mse_loss(model(x), y)
-        return torch.autograd.grad(loss, weights, create_graph=True)
+    def loss(output: Any) -> Any:
+        return nx.ops.mean(nx.ops.square(output - y))
 
-    def multiplied(g: Any) -> Any:
-        return torch.autograd.grad(g, weights, grad_outputs=v, only_inputs=True, retain_graph=True)
-
-    kept = gradient()
-    right = torch.cat([a.reshape(-1) for a in multiplied(kept)])
     for how, tanh in TANH.items():
         network = FullyConnected(CURVED, tanh)
 
         def products(net: FullyConnected = network) -> Any:
             return nx.hessian(
-                lambda w: nx.ops.mean(
-                    nx.ops.square(net.output(nx, curvature.unflatten(nx, w, shapes), x) - y)
-                ),
-                flat,
+                lambda w: loss(net.output(nx, curvature.unflatten(nx, w, shapes), x)), flat
             )
 
-        product = products()
-        torch.testing.assert_close(product(v_flat), right, rtol=1e-3, atol=1e-5)
-        for way, ours, peer in (
-            ("one batch", lambda f=product: f(v_flat), lambda: multiplied(kept)),
-            (
-                "data loader",
-                lambda f=products: f()(v_flat),
-                lambda: multiplied(gradient()),
+        def of_same(net: FullyConnected = network) -> Any:
+            return loss(net.output(nx, leaves, x))
+
+        models = {
+            "the same net": (of_same, list(leaves.values()), list(vector.values())),
+            "torch.nn": (
+                lambda: loss(sequential(x)),
+                list(sequential.parameters()),
+                [part for stacked in vector.values() for part in stacked],
             ),
-        ):
-            value = ratio(ours, peer, rounds)
-            show(f"torch: Hessian times vector, {how} / PyHessian, {way}", value, "at most 1")
+        }
+        for model, (of, weights, v) in models.items():
+            what = f"torch: Hessian times vector, {how} / PyHessian of {model}"
+            against_pyhessian(what, products, v_flat, of, weights, v, rounds)
+
+
+def against_pyhessian(
+    what: str, products: Any, v_flat: Any, of: Any, weights: list[Any], v: list[Any], rounds: int
+) -> None:
+    """Show two ratios: of products with the Hessian to PyHessian's of the loss `of` in weights."""
+    import torch
+
+    def gradient() -> Any:
+        return torch.autograd.grad(of(), weights, create_graph=True)
+
+    def multiplied(g: Any) -> Any:
+        return torch.autograd.grad(g, weights, grad_outputs=v, only_inputs=True, retain_graph=True)
+
+    product, kept = products(), gradient()
+    right = torch.cat([a.reshape(-1) for a in multiplied(kept)])
+    torch.testing.assert_close(product(v_flat), right, rtol=1e-3, atol=1e-5)
+    for way, ours, peer in (
+        ("one batch", lambda: product(v_flat), lambda: multiplied(kept)),
+        ("data loader", lambda: products()(v_flat), lambda: multiplied(gradient())),
+    ):
+        show(f"{what}, {way}", ratio(ours, peer, rounds), "at most 1")
