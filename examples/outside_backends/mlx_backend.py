@@ -154,9 +154,6 @@ _TABLE = {
     "argmax": lambda x, axis: mx.argmax(x, axis=axis).astype(mx.int32),
     "astype": lambda x, dtype: x.astype(_DTYPES[dtype]),
     "linear": lambda x, weight: x @ weight.T,
-    "conv": _conv,
     "split": lambda x, sizes, axis: tuple(mx.split(x, np.cumsum(sizes)[:-1].tolist(), axis)),
-    "qr": mx.linalg.qr,
-    "svd": _svd,
-    "scan": _scan,
+    **{"conv": _conv, "qr": mx.linalg.qr, "svd": _svd, "scan": _scan},
 }

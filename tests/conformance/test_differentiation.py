@@ -184,6 +184,29 @@ def test_second_derivative_of_an_activation(nx, mode, full_dtype, prepare, activ
     _within_second(observed, activation, x, v)
 
 
+@pytest.mark.clause("differentiation.hvp-composed")
+@pytest.mark.parametrize("activation", laws.SMOOTH)
+def test_second_derivative_through_an_activation(nx, mode, full_dtype, prepare, activation):
+    v = DIRECTION.astype(full_dtype)
+    f = prepare(getattr(nx, activation))
+
+    def loss(x):
+        return nx.ops.sum(nx.ops.square(f(x))) / 2
+
+    for scale in (1, 1 / 4000):
+        x = (scale * CURVED).astype(full_dtype)
+        if "hvp" not in nx.capabilities:
+            asserts.unsupported(nx, "hvp", (loss, nx.asarray(x), nx.asarray(v)))
+            continue
+        with nx.scope():
+            observed = nx.to_numpy(nx.hvp(loss, nx.asarray(x), nx.asarray(v)))
+        value = getattr(laws, activation)(x.astype(float))
+        second, slope = _second_derivative(activation, x.astype(float))
+        budget = 4 * AGREEMENT_ULP[full_dtype] * float(np.finfo(full_dtype).eps)
+        size = budget * (slope**2 + np.abs(value) * slope) + FORMATS[full_dtype].smallest_normal
+        asserts.within(observed, (slope**2 + value * second) * v, size * np.abs(v))
+
+
 @pytest.mark.clause("differentiation.derivatives")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_derivative_of_a_derivative(nx, mode, full_dtype, prepare, activation):

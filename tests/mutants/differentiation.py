@@ -242,6 +242,20 @@ class HessianDiagonal:
                    for k in range(size))  # fmt: skip
 
 
+class CurvatureOnce:
+    """Of a square's Hessian the part is lost that has the gradient twice, as in f'**2 + f f''."""
+
+    needs = HVP
+
+    def __init__(self, *, device=None):
+        super().__init__(device=device)
+        self.ops.square = self.square
+
+    def square(self, x, /):
+        fixed = self.ops.stop_gradient(x)
+        return 2 * fixed * x - fixed * fixed
+
+
 class FormulaDifferentiated:
     """The derivative of tanh is a formula in e**(2|x|), which in its derivative is inf / inf."""
 
@@ -434,6 +448,7 @@ FAULTS = {
     HessianHalved: "differentiation.hvp",
     HessianDiagonal: "differentiation.hvp",
     HessianSpent: "differentiation.hvp-repeated",
+    CurvatureOnce: "differentiation.hvp-composed[tanh]",
     PullbackOvertaken: "differentiation.vjp-kept",
     FormulaDifferentiated: "differentiation.derivatives[tanh]",
     CompiledDiffers: "compiled.equals-eager[sigmoid]",
