@@ -41,6 +41,11 @@ def test_a_float32_cotangent_stays_one(word: str) -> None:
     assert (y.dtype, pullback(np.ones_like(y)).dtype) == (np.float32, np.float32)
 
 
+def test_an_empty_array_has_an_empty_gradient() -> None:
+    _, pullback = NX.vjp(NX.tanh, X[:0])
+    assert pullback(X[:0]).shape == (0, 3, 4)
+
+
 def test_the_gradient_of_a_dictionary_is_differentiated_too() -> None:
     def gradient(x: Any) -> Any:  # of u**2 v in u, and of the same in v
         found = NX.value_and_gradient(lambda p: OPS.sum(p["u"] * p["u"] * p["v"]))({"u": x, "v": x})

@@ -173,7 +173,7 @@ def test_autodiff_gives_the_exact_derivative(nx, mode, full_dtype, prepare, acti
 
 @functools.cache
 def _up_to(end: float, activation: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    x = np.linspace(-end, end, 301).astype(dtype)
+    x = np.linspace(-end / 16, end, 151).astype(dtype)
     return entries(x), entries(_exact(f"{activation}_gradient", x))
 
 
@@ -181,7 +181,7 @@ def _up_to(end: float, activation: str, dtype: str) -> tuple[np.ndarray, np.ndar
 @pytest.mark.parametrize("activation", laws.SMOOTH)
 def test_autodiff_is_exact_whatever_the_largest_argument(nx, mode, full_dtype, prepare, activation):
     f = prepare(getattr(nx, activation))
-    for end in (0.125, 0.5, 1.0, 2.0, 4.0):
+    for end in (0.125, 0.5, 1.0, 2.0, 4.0, -0.5, -1.0, -2.0, -4.0):
         x, exact = _up_to(end, activation, full_dtype)
         _, pullback = nx.vjp(f, nx.asarray(x))
         gradient = nx.to_numpy(pullback(nx.asarray(np.ones_like(x))))

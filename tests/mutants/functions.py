@@ -194,6 +194,15 @@ class UsualUnlessSaturated:
         return ops.where(ops.max(ops.abs(y)) <= 0.99, usual, right)
 
 
+class UsualUnlessPositive:
+    """Tanh is differentiated as 1 - tanh**2 where no tanh exceeds 1/2, however large -tanh is."""
+
+    def tanh(self, x, /):
+        ops, right = self.ops, super().tanh(x)
+        y, z = ops.stop_gradient(right), ops.stop_gradient(x)
+        return ops.where(ops.max(y) <= 0.5, y + (1 - y * y) * (x - z), right)
+
+
 class GradientDetached:
     """No gradient flows through tanh."""
 
@@ -260,6 +269,7 @@ FAULTS = {
     LeakyAsMaximum: "activations.slope",
     PlainAutodiff: "activations.autodiff[sigmoid]",
     UsualUnlessSaturated: "activations.autodiff-any-range[tanh]",
+    UsualUnlessPositive: "activations.autodiff-any-range[tanh]",
     GradientDetached: "activations.autodiff[tanh]",
     GradientClipped: "activations.autodiff-every-exponent[tanh]",
     SecondDerivativeLost: "differentiation.hvp-activations[sigmoid]",
