@@ -149,13 +149,13 @@ class Attention(Family):
 
     def scores(self, nx: Backend, projection: Array, /) -> Array:
         """Return ``Q K^T / sqrt(d)`` (batch, tokens, tokens) of a block's projection."""
-        q, k, _ = self._parts(projection)
+        q, k, _ = self._parts(nx, projection)
         return nx.ops.matmul(q, nx.ops.permute_dims(k, (0, 2, 1))) / self.size**0.5
 
-    def _parts(self, projection: Array) -> tuple[Array, Array, Array]:
-        d = self.size
-        q, k, v = (projection[:, :, part * d : (part + 1) * d] for part in range(3))
-        return q, k, v
+    def _parts(self, nx: Backend, projection: Array) -> tuple[Array, ...]:
+        """Return Q, K and V."""
+        parts: tuple[Array, ...] = nx.ops.split(projection, (self.size,) * 3, axis=2)
+        return parts
 
     def _run(
         self,
@@ -178,7 +178,7 @@ class Attention(Family):
         def block(h: Array, own: Mapping[str, Array]) -> tuple[Array, Array]:
             heard = normalized(h, own) if self.layer_norm == "before" else h
             z = linear("projection", heard, own)
-            mixed = ops.matmul(softmax(nx, self.scores(nx, z)), self._parts(z)[2])
+            mixed = ops.matmul(softmax(nx, self.scores(nx, z)), self._parts(nx, z)[2])
             y = linear("output", mixed, own)
             kept = ops.concat([z, y], axis=2) if keep else y
             y = h + y if self.residual else y
