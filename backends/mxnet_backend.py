@@ -95,8 +95,10 @@ def leaky_relu_gradient(x: Array, slope: float) -> Array:
 def _joined(f: Callable[[Any, Any], Any], falling: Callable[[Array], Array]) -> Any:
     """Return f whose autodiff is -d, d `falling`: ``f(s) + d(s) (s - x)``, s the detached x.
 
-    A -0 is added, so that -0 stays -0. It is s that is detached, not f(s) and d(s): MXNet would
-    differentiate these all the same, and multiply by 0 at last.
+    A -0 is added, so that -0 stays -0. Infinities' difference is NaN, whose sign is 0; that of 0
+    is 0 too, and MXNet has a sign with derivative 1, the straight-through estimator. It is s that
+    is detached, not f(s) and d(s): MXNet would differentiate these all the same, and multiply by 0
+    at last.
 
     `autograd.Function` would say the same but cannot be hybridized
     (https://github.com/apache/mxnet/issues/17118).
@@ -106,13 +108,11 @@ def _joined(f: Callable[[Any, Any], Any], falling: Callable[[Array], Array]) -> 
     def wrapped(x: Array) -> Array:
         if _in_place(x):
             return f(mx.nd, x.as_nd_ndarray()).as_np_ndarray()
-        F = legacy_of(x)
-        # the derivatives are 0 beyond, and inf - inf would be NaN
-        x = F.clip(x.as_nd_ndarray(), -1e3, 1e3)
+        F, x = legacy_of(x), x.as_nd_ndarray()
         s = F.BlockGrad(x)
+        zero = F.contrib.sign_ste(F.elemwise_sub(s, x))
         d = falling(s.as_np_ndarray()).as_nd_ndarray()
-        change = F.elemwise_mul(d, F.elemwise_sub(s, x))
-        return F.elemwise_add(f(F, s), change).as_np_ndarray()
+        return F.elemwise_add(f(F, s), F.elemwise_mul(d, zero)).as_np_ndarray()
 
     return wrapped
 
@@ -342,7 +342,7 @@ def _recorded(f: Callable[..., Array], *args: Any) -> Array:
     """Return f(*args) so that it can be differentiated even if it depends on no variable."""
     with mx.autograd.record():
         y = f(*args)
-        return y + _leaf(mx.np.zeros((), dtype=y.dtype, ctx=y.ctx))
+        return y - _leaf(mx.np.zeros((), dtype=y.dtype, ctx=y.ctx))  # a sum would lose -0
 
 
 class MxnetBackend(Backend):

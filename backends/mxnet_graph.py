@@ -174,10 +174,15 @@ def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, 
     carries, parts = (a if isinstance(a, tuple) else (a,) for a in (carry, xs))
     shapes = [shape_of(c) for c in carries]
     # foreach knows no shape (), neither of states nor of outputs, slices a vector wrongly, and
-    # takes no array twice
+    # takes no array twice; but a reshaped array is a copy
     start = [c.reshape(s or (1,)) for c, s in zip(carries, shapes, strict=True)]
     rows = [shape_of(x)[1:] for x in parts]
-    parts = tuple(x.reshape((-1, *(row or (1,)))) for x, row in zip(parts, rows, strict=True))
+    whole: list[Array] = []
+    for x, row in zip(parts, rows, strict=True):
+        shape = (shape_of(x)[0], *(row or (1,)))
+        again = x.name in [y.name for y in whole]
+        whole.append(x.reshape(shape) if again else _shaped(x, shape))
+    parts = tuple(whole)
     outputs: bool  # are there any
     scalars: bool  # are they
 

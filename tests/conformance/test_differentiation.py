@@ -349,10 +349,12 @@ def test_each_call_differentiates_anew(nx, mode, full_dtype, prepare):
 @pytest.mark.clause("differentiation.vjp-shapes")
 def test_vjp_of_constants_the_identity_and_scalars(nx, full_dtype):
     x, v = X.astype(full_dtype), W.T.copy().astype(full_dtype)
+    x[0, 0] = -0.0
     ones = nx.asarray(np.ones_like(x))
     half = np.array(0.5, full_dtype)
     with nx.scope():
-        _, pullback = nx.vjp(lambda x: x, nx.asarray(x))
+        y, pullback = nx.vjp(lambda x: x, nx.asarray(x))
+        np.testing.assert_array_equal(np.signbit(nx.to_numpy(y)), np.signbit(x))
         np.testing.assert_array_equal(nx.to_numpy(pullback(nx.asarray(v))), v)
         _, pullback = nx.vjp(lambda x: ones, nx.asarray(x))
         np.testing.assert_array_equal(nx.to_numpy(pullback(nx.asarray(v))), np.zeros_like(x))
