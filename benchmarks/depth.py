@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -300,73 +301,60 @@ BY_HAND: dict[str, dict[str, Callable[[np.ndarray, np.ndarray], Step]]] = {
 
 
 def hessian(nx: Any, rounds: int) -> None:
-    """Products with the Hessian of a mean square, against PyHessian's two ways to take them.
+    """Products with the Hessian of a mean square, against the package PyHessian (0.1).
 
-    On one batch it keeps the graph of the gradient and differentiates it for each vector; on a data
-    loader it runs forward and backward for each vector again (PyHessian 0.1, pyhessian/utils.py,
-    `hessian_vector_product`, and hessian.py, `dataloader_hv_product`). Its model is ours, or
-    PyTorch's own layers, with PyTorch's derivative of tanh.
+    On one batch PyHessian keeps the graph of the gradient, as we do of all data; on a data loader
+    it goes forward and backward for each vector again. Its model is ours, or PyTorch's own layers,
+    with PyTorch's derivative of tanh.
     """
+    import pyhessian
     import torch
+    from pyhessian.utils import hessian_vector_product
 
     stream = nx.stream(0)
     parameters = FullyConnected(CURVED, "tanh", Orthogonal()).initialize(nx, stream)
     x, y = stream.normal((BATCH, CURVED[0])), stream.normal((BATCH, CURVED[-1]))
     vector = {path: stream.normal(nx.shape_of(a)) for path, a in parameters.items()}
     shapes = curvature.shapes_of(nx, parameters)
-    flat = nx.asarray(curvature.flatten(nx, parameters))
-    v_flat = nx.asarray(curvature.flatten(nx, vector))
+    flat, v_flat = (nx.asarray(curvature.flatten(nx, a)) for a in (parameters, vector))
+
+    class Same(torch.nn.Module):
+        """Our net as a module."""
+
+        def __init__(self, network: FullyConnected) -> None:
+            super().__init__()
+            self.network = network
+            self.weights = torch.nn.ParameterList([a.clone() for a in parameters.values()])
+
+        def forward(self, x: Any) -> Any:
+            return self.network.output(nx, dict(zip(parameters, self.weights, strict=True)), x)
+
     layers: list[Any] = []
     for W in (W for stacked in parameters.values() for W in stacked):
         layers += [torch.nn.Linear(W.shape[1], W.shape[0], bias=False), torch.nn.Tanh()]
         layers[-2].weight.data = W.clone()
     sequential = torch.nn.Sequential(*layers[:-1])
-    leaves = {path: a.clone().requires_grad_() for path, a in parameters.items()}
-
-    def loss(output: Any) -> Any:
-        return nx.ops.mean(nx.ops.square(output - y))
-
     for how, tanh in TANH.items():
         network = FullyConnected(CURVED, tanh)
 
-        def products(net: FullyConnected = network) -> Any:
-            return nx.hessian(
-                lambda w: loss(net.output(nx, curvature.unflatten(nx, w, shapes), x)), flat
+        def loss(w: Any, network: FullyConnected = network) -> Any:
+            found = network.output(nx, curvature.unflatten(nx, w, shapes), x)
+            return nx.ops.mean(nx.ops.square(found - y))
+
+        product = nx.hessian(loss, flat)
+        for model, net, v in (
+            ("our net", Same(network), list(vector.values())),
+            ("torch.nn", sequential, [rows for a in vector.values() for rows in a]),
+        ):
+            kept, anew = (
+                pyhessian.hessian(net, torch.nn.MSELoss(), cuda=False, **data)
+                for data in ({"data": (x, y)}, {"dataloader": [(x, y)]})
             )
-
-        def of_same(net: FullyConnected = network) -> Any:
-            return loss(net.output(nx, leaves, x))
-
-        models = {
-            "the same net": (of_same, list(leaves.values()), list(vector.values())),
-            "torch.nn": (
-                lambda: loss(sequential(x)),
-                list(sequential.parameters()),
-                [part for stacked in vector.values() for part in stacked],
-            ),
-        }
-        for model, (of, weights, v) in models.items():
-            what = f"torch: Hessian times vector, {how} / PyHessian of {model}"
-            against_pyhessian(what, products, v_flat, of, weights, v, rounds)
-
-
-def against_pyhessian(
-    what: str, products: Any, v_flat: Any, of: Any, weights: list[Any], v: list[Any], rounds: int
-) -> None:
-    """Show two ratios: of products with the Hessian to PyHessian's of the loss `of` in weights."""
-    import torch
-
-    def gradient() -> Any:
-        return torch.autograd.grad(of(), weights, create_graph=True)
-
-    def multiplied(g: Any) -> Any:
-        return torch.autograd.grad(g, weights, grad_outputs=v, only_inputs=True, retain_graph=True)
-
-    product, kept = products(), gradient()
-    right = torch.cat([a.reshape(-1) for a in multiplied(kept)])
-    torch.testing.assert_close(product(v_flat), right, rtol=1e-3, atol=1e-5)
-    for way, ours, peer in (
-        ("one batch", lambda: product(v_flat), lambda: multiplied(kept)),
-        ("data loader", lambda: products()(v_flat), lambda: multiplied(gradient())),
-    ):
-        show(f"{what}, {way}", ratio(ours, peer, rounds), "at most 1")
+            for way, theirs in (
+                ("one batch", partial(hessian_vector_product, kept.gradsH, kept.params, v)),
+                ("data loader", lambda peer=anew, v=v: peer.dataloader_hv_product(v)[1]),
+            ):
+                right = torch.cat([a.reshape(-1) for a in theirs()])
+                torch.testing.assert_close(product(v_flat), right, rtol=1e-3, atol=1e-5)
+                what = f"torch: Hessian times vector, {how} / PyHessian of {model}, {way}"
+                show(what, ratio(partial(product, v_flat), theirs, rounds), "at most 1")

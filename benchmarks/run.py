@@ -3,7 +3,8 @@
     python benchmarks/run.py [--backends numpy,torch] [--rounds 15]
 
 Every figure is our time divided by the peer's, both measured in this run in turn, so that a busy
-machine slows both. Nothing here is asserted; the targets are printed beside the ratios.
+machine slows both. Nothing here is asserted; the targets are printed beside the ratios. Needed
+beside the extra `natives`: PyHessian (`pip install pyhessian==0.1`), for PyTorch.
 """
 
 from __future__ import annotations

@@ -18,8 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
@@ -35,7 +37,13 @@ __all__ = [
 ]
 
 Apply = Callable[[np.ndarray], np.ndarray]
+F = TypeVar("F", bound=Callable[..., Any])
 PROBES = ("rademacher", "gaussian")
+
+# Between products on one thread alone: OpenBLAS' others wait for work at full speed for 25 ms, on
+# the cores on which a framework then multiplies; PyTorch's products took three times as long.
+_alone: Callable[[F], F] = ThreadpoolController().wrap(limits=1, user_api="blas")
+_norm = _alone(np.linalg.norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +92,7 @@ def lanczos(apply: Apply, start: np.ndarray, steps: int) -> Tridiagonal:
     """
     checks.integer("steps", steps, low=1)
     start = np.asarray(start, dtype=float)
-    norm = float(np.linalg.norm(start))
+    norm = float(_norm(start))
     if not 0 < norm < math.inf:
         raise InvalidArgument(f"the start must be finite and not zero; its norm is {norm:g}")
     steps = min(steps, start.size)
@@ -95,10 +103,8 @@ def lanczos(apply: Apply, start: np.ndarray, steps: int) -> Tridiagonal:
     while True:
         k = len(diagonal)
         w = _finite(apply(basis[k]), k)
-        diagonal.append(float(basis[k] @ w))
-        for _ in range(2):
-            w = w - basis[: k + 1].T @ (basis[: k + 1] @ w)
-        residual = float(np.linalg.norm(w))
+        along, w, residual = _orthogonalized(w, basis[: k + 1])
+        diagonal.append(along)
         largest = max(np.abs(diagonal).max(), max(off, default=0.0))
         if residual <= start.size * np.finfo(float).eps * largest or residual == 0:
             return Tridiagonal(np.array(diagonal), np.array(off), 0.0)
@@ -106,6 +112,15 @@ def lanczos(apply: Apply, start: np.ndarray, steps: int) -> Tridiagonal:
             return Tridiagonal(np.array(diagonal), np.array(off), residual)
         off.append(residual)
         basis[k + 1] = w / residual
+
+
+@_alone
+def _orthogonalized(w: np.ndarray, basis: np.ndarray) -> tuple[float, np.ndarray, float]:
+    """Return w's part along the last of the basis, what is outside of the basis, and its norm."""
+    along = float(basis[-1] @ w)
+    w = w - basis @ w @ basis
+    w -= basis @ w @ basis
+    return along, w, float(np.linalg.norm(w))
 
 
 def _finite(w: np.ndarray, step: int) -> np.ndarray:
@@ -222,16 +237,21 @@ def power_iteration(
     """
     checks.integer("steps", steps, low=1)
     v = np.asarray(start, dtype=float)
-    v = v / np.linalg.norm(v)
+    v = v / _norm(v)
     for step in range(1, steps + 1):
         w = _finite(apply(v), step - 1)
-        value = float(v @ w)
-        error = float(np.linalg.norm(w - value * v))
-        norm = float(np.linalg.norm(w))
+        value, error, norm = _rayleigh(v, w)
         if error <= tolerance * abs(value) or norm == 0:
             break
         v = w / norm
     return value, error, step
+
+
+@_alone
+def _rayleigh(v: np.ndarray, w: np.ndarray) -> tuple[float, float, float]:
+    """Return ``v^T w``, how far w is from that times v, and its length."""
+    value = float(v @ w)
+    return value, float(np.linalg.norm(w - value * v)), float(np.linalg.norm(w))
 
 
 def hutchinson_variance(matrix: np.ndarray, probes: str) -> float:
