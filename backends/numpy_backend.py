@@ -77,9 +77,8 @@ def sigmoid_gradient(x: Array) -> Array:
 
 
 @primitive
-@_in_float32
 def tanh(x: Array) -> Array:
-    return np.tanh(x)
+    return np.tanh(x)  # in float32 where x is float16
 
 
 @primitive
@@ -118,11 +117,19 @@ def _joins(f: Callable[..., Array], derivative: Callable[..., Array]) -> None:
     defjvp(f, lambda g, _, x, *a: g * derivative(x, *a), argnums=(0,))
 
 
+@primitive
+def _of_small(g: Array, y: Array) -> Array:
+    """``g (1 - y**2)``, of which nothing cancels as long as y = tanh(x) is small."""
+    slope = np.square(y, out=np.empty_like(y))
+    np.subtract(1, slope, out=slope)
+    return np.multiply(g, slope, out=slope)
+
+
 def _tanh_vjp(y: Array, x: Array) -> Callable[..., Array]:
-    """``g tanh'(x)``; of 1 - y**2 nothing cancels as long as all y are small, and x may go."""
+    """``g tanh'(x)``; where all y are small x may go."""
     value = getval(y)
     if value.dtype != np.float16 and max(value.max(initial=0), -value.min(initial=0)) <= 0.5:
-        return lambda g: g * (1 - y * y)
+        return lambda g: _of_small(g, y)
     return lambda g: g * tanh_gradient(x)
 
 
@@ -130,6 +137,12 @@ _joins(sigmoid, sigmoid_gradient)
 _joins(sigmoid_gradient, lambda x: sigmoid_gradient(x) * (1 - 2 * sigmoid(x)))
 defvjp(tanh, _tanh_vjp)
 defjvp(tanh, lambda g, _, x: g * tanh_gradient(x))
+defvjp(
+    _of_small,
+    lambda _, g, y: lambda u: _of_small(u, y),
+    lambda _, g, y: lambda u: -2 * g * y * u,
+)
+defjvp(_of_small, lambda u, _, g, y: _of_small(u, y), lambda u, _, g, y: -2 * g * y * u)
 _joins(tanh_gradient, lambda x: -2 * tanh(x) * tanh_gradient(x))
 _joins(relu, relu_gradient)
 _joins(relu_gradient, anp.zeros_like)
