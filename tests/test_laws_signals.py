@@ -115,11 +115,13 @@ def test_refuses():
 def test_an_even_image_is_an_input_of_nine_times_the_units(activation):
     """Every place of it sees the same: a fully connected net with fan_in c k k."""
     image = np.full((2, 3, 5, 5), 0.8)
+    image[1, 0] = -0.8  # a cosine of 1/3
     variances = [0.05, 0.02, 0.011]
     found = propagate_images(activation, image, (3, 6, 8), variances, 4, bias=0.1)
     # the readout reads all 25 places of 8 channels
-    there = propagate(activation, (27, 54, 200, 4), variances, bias=0.1, second=0.64)
+    there = propagate(activation, (27, 54, 200, 4), variances, bias=0.1, second=0.64, cosine=1 / 3)
     np.testing.assert_allclose(found.second, there.second, rtol=1e-11)
+    np.testing.assert_allclose(found.cosine, there.cosine, rtol=1e-11)
     # back: 4 outputs of the readout, then 8 channels and 9 taps
     q = (27 * 0.05 * 0.64 + 0.1, 54 * 0.02 * there.second[1] + 0.1)
     slopes = [second_moments(activation, value)[1] for value in q]
@@ -129,9 +131,14 @@ def test_an_even_image_is_an_input_of_nine_times_the_units(activation):
 
 
 def test_linear_images_by_hand():
-    """One bright place: its square spreads over the taps, and over the edge or not."""
+    """One bright place: its square spreads over the taps, and over the edge or not.
+
+    The other image is twice as bright there, and bright where the first is not.
+    """
     image = np.zeros((1, 1, 4, 4))
     image[0, 0, 0, 0] = 4.0
+    other = 2 * image
+    other[0, 0, 0, 3] = 6.0
     for padding, seen in (("circular", (9, 81)), ("zero", (4, 25))):
         # after two layers each of the 9 (4) places that see it is seen by 9 (4, 6 or 9)
         found = propagate_images("linear", image, (1, 2, 2), [0.5, 0.25, 0.125], 3, padding=padding)
@@ -140,6 +147,15 @@ def test_linear_images_by_hand():
             found.second, [1.0, first, second, 32 * 0.125 * second], rtol=1e-12
         )
         # an edge place is seen by fewer: 4 corners by 4, 8 edges by 6, 4 inside by 9
+        pair = propagate_images(
+            "linear",
+            np.concatenate([image, other]),
+            (1, 2, 2),
+            [0.5, 0.25, 0.125],
+            3,
+            padding=padding,
+        )
+        np.testing.assert_allclose(pair.cosine, [0.8] * 4, rtol=1e-12)  # 8 of 10: all spread alike
         share = 9 if padding == "circular" else (4 * 4 + 8 * 6 + 4 * 9) / 16
         np.testing.assert_allclose(
             found.gradient, [3 * 0.125 * 2 * 0.25 * share, 3 * 0.125, 1.0], rtol=1e-12

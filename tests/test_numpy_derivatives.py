@@ -46,6 +46,12 @@ def test_an_empty_array_has_an_empty_gradient() -> None:
     assert pullback(X[:0]).shape == (0, 3, 4)
 
 
+@pytest.mark.parametrize("x", [0.25, 2.0])
+def test_a_number_has_a_gradient(x: float) -> None:
+    _, pullback = NX.vjp(NX.tanh, np.array(x))
+    assert pullback(np.array(3.0)) == pytest.approx(3 / np.cosh(x) ** 2, rel=1e-15)
+
+
 def test_the_gradient_of_a_dictionary_is_differentiated_too() -> None:
     def gradient(x: Any) -> Any:  # of u**2 v in u, and of the same in v
         found = NX.value_and_gradient(lambda p: OPS.sum(p["u"] * p["u"] * p["v"]))({"u": x, "v": x})

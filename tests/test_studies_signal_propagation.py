@@ -134,8 +134,7 @@ def test_wide_nets_of_other_families_are_near_theory(family, parameters):
     result = run(family=family, **wide | parameters)
     q = {name: quantity.values for name, quantity in result.quantities.items()}
     theory = {name.removeprefix("theory/") for name in q if name.startswith("theory/")}
-    cosine = set() if family == "convolutional" else {"cosine"}
-    assert theory == {"second moment", "gradient variance"} | cosine
+    assert theory == {"second moment", "cosine", "gradient variance"}
     for name in theory:
         assert q[name].shape == q[f"theory/{name}"].shape
         # the last of a convolutional net are 10 outputs, of 16 examples that are alike

@@ -16,8 +16,9 @@ input's, A that of the signal, D and G of the squared gradient in z_l and h_l (P
 eq. 3 and 5; Schoenholz et al. 2017; residual: Yang and Schoenholz 2017, section 3). The
 limit of infinite width; M is exact at any width for linear and ReLU nets without biases.
 
-A convolutional net has M, D and G at each place: ``q_l[s] = c_{l-1} s_l^2 sum_t M_{l-1}[s + t] +
-s_b^2`` over the taps t of its kernel, and ``G_{l-1}[s] = c_l s_l^2 sum_t D_l[s - t]`` (Xiao et al.
+A convolutional net has M, C, D and G at each place: ``q_l[s] = c_{l-1} s_l^2 sum_t M_{l-1}[s + t] +
+s_b^2`` over the taps t of its kernel, p_l the same of C, which is that of two images at one place,
+and ``G_{l-1}[s] = c_l s_l^2 sum_t D_l[s - t]`` (Xiao et al.
 2018, section 2). A recurrent one has steps for layers, ``q_t = n s_U^2 M_{t-1} + s_W^2
 ||x_t||^2 + s_b^2``, as if every step had weights of its own, which in the limit makes no difference
 (Chen, Pennington and Schoenholz 2018; at width n it takes t**2 << n steps, as shared weights add
@@ -36,6 +37,7 @@ import numpy as np
 
 from isometry.common import checks
 from isometry.common.errors import InvalidArgument
+from isometry.common.laws.gaussian import products
 from isometry.common.laws.mean_field import ACTIVATIONS, expectation, pair_moments, second_moments
 
 __all__ = ["Signals", "propagate", "propagate_images", "propagate_sequences"]
@@ -49,14 +51,14 @@ class Signals:
     ----------
     second : array (L + 1,)
         M_0 .. M_L, of which M_L is that of the output: of z_L, or of a sequence's last h.
-    cosine : array (L + 1,), or None where it is not computed
+    cosine : array (L + 1,)
         Of two inputs, ``C_l / sqrt(M_l M_l')``.
     gradient : array (L,)
         D_1 .. D_L; that in an output z_L is 1.
     """
 
     second: np.ndarray
-    cosine: np.ndarray | None
+    cosine: np.ndarray
     gradient: np.ndarray
 
 
@@ -155,8 +157,7 @@ def propagate_images(
 ) -> Signals:
     """Follow images through convolutions to the output of a dense readout, and back.
 
-    Averages are over images and places, too; cosines are not computed, which for most activations
-    takes a double integral at each place.
+    Averages are over images and places, too; the cosine is that of the first two images, or 1.
 
     Parameters
     ----------
@@ -191,21 +192,27 @@ def propagate_images(
         windows = np.lib.stride_tricks.sliding_window_view(around, (kernel, kernel), (1, 2))
         return np.asarray(windows.sum(axis=(-1, -2)))
 
-    M = np.square(x).mean(axis=1)
-    seconds, slopes = [float(M.mean())], []
+    two = [0, min(1, len(x) - 1)]
+    M, C = np.square(x).mean(axis=1), x[two].prod(axis=0, keepdims=True).mean(axis=1)
+    seconds, cosines, slopes = [float(M.mean())], [_cosine(C, M[two])], []
     for n_in, variance in zip(channels, variances[:-1], strict=False):
-        M, slope = _at_each(activation, n_in * variance * seen(M) + bias)
+        q, p = (n_in * variance * seen(a) + bias for a in (M, C))
+        C = _between(activation, *q[two], p[0])[None]
+        M, slope = _at_each(activation, q)
         seconds.append(float(M.mean()))
+        cosines.append(_cosine(C, M[two]))
         slopes.append(slope)
     size = channels[-1] * M[0].size
     seconds.append(size * variances[-1] * seconds[-1] + bias)
+    logits = (size * variances[-1] * a.mean(axis=(1, 2)) + bias for a in (C, M[two]))
+    cosines.append(_cosine(*logits))
     G = np.full(M.shape, outputs * variances[-1])
     gradients = [1.0]
     for layer in range(len(slopes) - 1, -1, -1):
         D = slopes[layer] * G
         gradients.append(float(D.mean()))
         G = channels[layer + 1] * variances[layer] * seen(D)
-    return Signals(np.array(seconds), None, np.array(gradients[::-1]))
+    return Signals(np.array(seconds), np.array(cosines), np.array(gradients[::-1]))
 
 
 def propagate_sequences(
@@ -245,15 +252,15 @@ def propagate_sequences(
     flat = x.swapaxes(0, 1).reshape(x.shape[1], -1)
     seconds, slopes = [float(np.square(x).mean())], []
     lengths = np.square(flat[:2]).sum(axis=1)
-    cosines = [_cosine(float(flat[0] @ flat[1]), lengths)]
-    M, C = np.zeros(x.shape[1]), 0.0
+    cosines = [_cosine(flat[0] @ flat[1], lengths)]
+    M, C = np.zeros(x.shape[1]), np.zeros(())
     for row in x:
         q = units * recurrent * M + weight * np.square(row).sum(axis=1) + bias
-        p = units * recurrent * C + weight * float(row[0] @ row[1]) + bias
+        p = units * recurrent * C + weight * np.asarray(row[0] @ row[1]) + bias
         M, slope = _at_each(activation, q)
-        C = _between(activation, float(q[0]), float(q[1]), p)
+        C = _between(activation, q[0], q[1], p)
         seconds.append(float(M.mean()))
-        cosines.append(_cosine(C, M))
+        cosines.append(_cosine(C, M[:2]))
         slopes.append(slope)
     gradients, G = [], np.ones(x.shape[1])
     for slope in slopes[::-1]:
@@ -270,10 +277,14 @@ def _check_variances(layers: int, variances: Sequence[float]) -> None:
         )
 
 
-def _cosine(product: float, squares: np.ndarray) -> float:
-    """Return that of two signals, 1 where one is 0, as `propagate` has it."""
-    size = math.sqrt(float(squares[0] * squares[1]))
-    return product / size if size else 1.0
+def _cosine(products: np.ndarray, squares: np.ndarray) -> float:
+    """Return that of two signals of these products and squares; 1 where one is 0.
+
+    Places are summed over.
+    """
+    one, other = squares.reshape(2, -1).sum(axis=1)
+    size = math.sqrt(one * other)
+    return float(products.sum()) / size if size else 1.0
 
 
 def _at_each(activation: str, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -284,11 +295,19 @@ def _at_each(activation: str, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return squares, slopes
 
 
-def _between(activation: str, first: float, second: float, covariance: float) -> float:
-    """Return ``E phi(u) phi(u')`` of variances that may be 0."""
-    size = math.sqrt(first * second)
-    if size == 0:
-        phi = ACTIVATIONS[activation]
-        one, other = (expectation(phi.value, q, kinks=phi.kinks) for q in (first, second))
-        return one * other  # one of them is a constant
-    return pair_moments(activation, first, second, min(1.0, max(-1.0, covariance / size)))[0]
+def _between(
+    activation: str, first: np.ndarray, second: np.ndarray, covariance: np.ndarray
+) -> np.ndarray:
+    """Return ``E phi(u) phi(u')`` at each place, of variances that may be 0."""
+    phi = ACTIVATIONS[activation]
+    size = np.sqrt(first * second)
+    c = np.clip(np.divide(covariance, size, out=np.zeros_like(size), where=size > 0), -1, 1)
+    if not phi.pair:
+        return products(phi.value, first, second, c)
+
+    def one(*pair: float) -> float:
+        return (
+            pair_moments(activation, *pair)[0] if pair[0] * pair[1] else 0.0
+        )  # all have phi(0) = 0
+
+    return np.asarray(np.vectorize(one, otypes=[float])(first, second, c))

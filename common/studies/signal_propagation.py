@@ -216,9 +216,11 @@ def _theory(network: Any, p: Unrolled, x: np.ndarray, bias: float) -> dict[str, 
         found = signals.propagate_sequences(activation, x, network.units, shared, bias=spread)
     else:
         return {}
-    theory = {"second moment": found.second, "gradient variance": found.gradient}
-    if found.cosine is not None:
-        theory["cosine"] = found.cosine
+    theory = {
+        "second moment": found.second,
+        "cosine": found.cosine,
+        "gradient variance": found.gradient,
+    }
     return {f"theory/{name}": Quantity(values) for name, values in theory.items()}
 
 
