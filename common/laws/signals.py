@@ -197,7 +197,8 @@ def propagate_images(
     seconds, cosines, slopes = [float(M.mean())], [_cosine(C, M[two])], []
     for n_in, variance in zip(channels, variances[:-1], strict=False):
         q, p = (n_in * variance * seen(a) + bias for a in (M, C))
-        C = _between(activation, *q[two], p[0])[None]
+        one, other = q[two]
+        C = _between(activation, one, other, p[0])[None]
         M, slope = _at_each(activation, q)
         seconds.append(float(M.mean()))
         cosines.append(_cosine(C, M[two]))
