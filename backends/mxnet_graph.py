@@ -171,18 +171,17 @@ class Graph:
 
 def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Array | None]:
     """Return `scan` as a node of a graph: its body is traced once, whatever the length."""
-    carries, parts = (a if isinstance(a, tuple) else (a,) for a in (carry, xs))
+    carries, given = (a if isinstance(a, tuple) else (a,) for a in (carry, xs))
     shapes = [shape_of(c) for c in carries]
     # foreach knows no shape (), neither of states nor of outputs, slices a vector wrongly, and
     # takes no array twice; but a reshaped array is a copy
     start = [c.reshape(s or (1,)) for c, s in zip(carries, shapes, strict=True)]
-    rows = [shape_of(x)[1:] for x in parts]
-    whole: list[Array] = []
-    for x, row in zip(parts, rows, strict=True):
+    rows = [shape_of(x)[1:] for x in given]
+    parts: list[Array] = []
+    for x, row in zip(given, rows, strict=True):
         shape = (shape_of(x)[0], *(row or (1,)))
-        again = x.name in [y.name for y in whole]
-        whole.append(x.reshape(shape) if again else _shaped(x, shape))
-    parts = tuple(whole)
+        again = x.name in [part.name for part in parts]
+        parts.append(x.reshape(shape) if again else _shaped(x, shape))
     outputs: bool  # are there any
     scalars: bool  # are they
 
