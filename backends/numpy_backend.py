@@ -126,7 +126,7 @@ def _of_small(g: Array, y: Array) -> Array:
 
 
 def _tanh_vjp(y: Array, x: Array) -> Callable[..., Array]:
-    """``g tanh'(x)``; where all y are small x may go."""
+    """``g tanh'(x)``; computed from y where all y are small, so that x may go."""
     value = getval(y)
     if value.dtype != np.float16 and max(value.max(initial=0), -value.min(initial=0)) <= 0.5:
         return lambda g: _of_small(g, y)

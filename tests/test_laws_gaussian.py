@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from isometry.common.laws.distributions import TRUNCATED_STD
-from isometry.common.laws.gaussian import cut_normal, products
+from isometry.common.laws.gaussian import cut_normal, pair_expectations, products
 
 
 def exact(c):
@@ -51,3 +51,17 @@ def test_products_of_one_signal_are_its_square(q):
     z = np.linspace(-13, 13, 80_001)
     square = np.tanh(np.sqrt(q) * z) ** 2 @ np.exp(-(z**2) / 2) * (z[1] - z[0]) / np.sqrt(2 * np.pi)
     np.testing.assert_allclose(found, c * square, rtol=1e-10)
+
+
+@pytest.mark.parametrize("c", [0.3, -0.8])
+def test_products_of_steep_functions(c):
+    """Of variance 900 trapezoids are too coarse, whatever the series; nearly signs: Sheppard."""
+    found = products(np.tanh, *np.full((2, 1), 900.0), np.array([c]))
+    np.testing.assert_allclose(found, pair_expectations((np.tanh,), 900.0, 900.0, c), rtol=1e-11)
+    assert found[0] == pytest.approx(2 / np.pi * np.arcsin(c), abs=0.02)
+
+
+def test_products_of_numbers():
+    for q in (1.0, 900.0):
+        one = products(np.tanh, np.float64(q), np.float64(q), np.float64(0.5))
+        np.testing.assert_allclose(one, pair_expectations((np.tanh,), q, q, 0.5)[0], rtol=1e-10)

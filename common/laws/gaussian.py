@@ -119,10 +119,11 @@ def products(f: Function, q_1: np.ndarray, q_2: np.ndarray, c: np.ndarray) -> np
     """Return ``E f(u_1) f(u_2)`` for each of many variances and correlations, to 11 digits.
 
     Mehler's series, ``sum_k a_k(q_1) a_k(q_2) c**k``, ``a_k(q) = E f(sqrt(q) z) He_k(z) /
-    sqrt(k!)``, z ~ N(0, 1): trapezoids, which converge exponentially. By Parseval's identity what
-    is left out of E f(u)^2 is ``r(q) = E f(u)^2 - sum_k a_k(q)^2``, so that by Cauchy's and
-    Schwarz's inequality the product lacks at most ``|c|**K sqrt(r(q_1) r(q_2))``. Where that is
-    too much it is one of `pair_expectations`. (Kibble 1945, Proc. Camb. Phil. Soc. 41, eq. 1.)
+    sqrt(k!)``, z ~ N(0, 1) (Kibble 1945, Proc. Camb. Phil. Soc. 41). By Parseval's identity its
+    first K terms leave out ``r(q) = E f(u)^2 - sum_k a_k(q)^2`` of E f(u)^2, so that by Cauchy's
+    and Schwarz's inequality the product lacks at most ``|c|**K sqrt(r(q_1) r(q_2))``. The integrals
+    are trapezoids, whose error is about the square of that with every other node. Where one or the
+    other is too much, at large variances, it is `pair_expectations`.
 
     Parameters
     ----------
@@ -139,19 +140,21 @@ def products(f: Function, q_1: np.ndarray, q_2: np.ndarray, c: np.ndarray) -> np
     hermite = [np.ones_like(z), z]
     for k in range(1, TERMS - 1):
         hermite.append((z * hermite[k] - math.sqrt(k) * hermite[k - 1]) / math.sqrt(k + 1))
-    values = [f(np.sqrt(q)[..., None] * z) for q in (q_1, q_2)]
-    squares = [np.square(v) @ weights for v in values]
-    a, b = ((v * weights) @ np.array(hermite).T for v in values)
-    found = np.asarray((a * b * c[..., None] ** np.arange(TERMS)).sum(axis=-1))
-    rests = [
-        np.maximum(square - np.square(series).sum(axis=-1), 0.0)
-        for square, series in zip(squares, (a, b), strict=True)
-    ]
-    lacking = np.abs(c) ** TERMS * np.sqrt(rests[0] * rests[1])
-    for at in np.argwhere(lacking > TOLERANCE * np.sqrt(squares[0] * squares[1])):
-        where = tuple(at)
-        variances = float(q_1[where]), float(q_2[where])
-        found[where] = pair_expectations((f,), *variances, float(c[where]), kinks=())[0]
+    series, lacking = c[..., None] ** np.arange(TERMS), np.abs(c) ** TERMS
+    scale, coarse = np.ones_like(c), np.zeros(np.shape(c), dtype=bool)
+    for q in (q_1, q_2):
+        values = f(np.sqrt(q)[..., None] * z)
+        square = np.square(values) @ weights
+        coarser = 2 * np.square(values[..., ::2]) @ weights[::2]
+        coarse = coarse | (np.abs(square - coarser) > math.sqrt(TOLERANCE) / 4 * square)
+        a = (values * weights) @ np.array(hermite).T
+        series = series * a
+        lacking = lacking * np.sqrt(np.maximum(square - np.square(a).sum(axis=-1), 0.0))
+        scale = scale * np.sqrt(square)
+    found = np.asarray(series.sum(axis=-1))
+    for at in map(tuple, np.argwhere(coarse | (lacking > TOLERANCE * scale))):
+        variances = float(q_1[at]), float(q_2[at])
+        found[at] = pair_expectations((f,), *variances, float(c[at]), kinks=())[0]
     return found
 
 
