@@ -18,10 +18,11 @@ limit of infinite width; M is exact at any width for linear and ReLU nets withou
 
 A convolutional net has M, C, D and G at each place: ``q_l[s] = c_{l-1} s_l^2 sum_t M_{l-1}[s + t] +
 s_b^2`` over the taps t of its kernel, p_l the same of C, which is of two images at one place, and
-``G_{l-1}[s] = c_l s_l^2 sum_t D_l[s - t]`` (Xiao et al. 2018, section 2). A recurrent one has steps for layers, ``q_t = n s_U^2 M_{t-1} + s_W^2
-||x_t||^2 + s_b^2``, as if every step had weights of its own, which in the limit makes no difference
-(Chen, Pennington and Schoenholz 2018; at width n it takes t**2 << n steps, as shared weights add
-their fluctuations up), and ``G_t = E v_t^2 + n s_U^2 D_{t+1}``.
+``G_{l-1}[s] = c_l s_l^2 sum_t D_l[s - t]`` (Xiao et al. 2018, section 2). A recurrent one has steps
+for layers, ``q_t = n s_U^2 M_{t-1} + s_W^2 ||x_t||^2 + s_b^2``, as if every step had weights of its
+own, which in the limit makes no difference (Chen, Pennington and Schoenholz 2018; at width n it
+takes t**2 << n steps, as shared weights add their fluctuations up), and ``G_t = E v_t^2 + n s_U^2
+D_{t+1}``.
 """
 
 from __future__ import annotations
