@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -192,6 +192,40 @@ def _normalized(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array
     m, v = x.new_zeros(len(rows)), x.new_zeros(len(rows))
     y = F.batch_norm(flat, m, v, scale, shift, training=True, momentum=1.0, eps=eps)
     return (y.reshape(rows.shape).transpose(0, 1) if long else y), m, v
+
+
+# --- differentiation ----------------------------------------------------------------------------
+
+
+def _leaves(parameters: Any) -> tuple[Any, list[Array], Callable[[Sequence[Array]], Any]]:
+    """Return the parameters to differentiate in, as given and as a list, and what forms one so."""
+    if not isinstance(parameters, dict):
+        leaf = parameters.detach().requires_grad_()
+        return leaf, [leaf], lambda found: found[0]
+    leaves = {k: p.detach().requires_grad_() for k, p in parameters.items()}
+    return leaves, list(leaves.values()), lambda found: dict(zip(leaves, found, strict=True))
+
+
+def _pulled(
+    ys: Sequence[Array], leaves: list[Array], vs: Sequence[Array | None] = (None,), **how: bool
+) -> Sequence[Array]:
+    """Return the sum of v^T J over ys, in each leaf; 0 in those that nothing depends on."""
+    traced = [(y, v) for y, v in zip(ys, vs, strict=True) if y.requires_grad]
+    if not traced:  # all are constants
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    ys, vs = zip(*traced, strict=True)
+    return torch.autograd.grad(ys, leaves, vs, materialize_grads=True, **how)
+
+
+def _hessian(f: Callable[[Any], Array], parameters: Any) -> Callable[[Any], Any]:
+    given, leaves, formed = _leaves(parameters)
+    gradient = _pulled([f(given)], leaves, create_graph=True)
+
+    def product(vector: Any) -> Any:
+        vectors = [vector[k] for k in given] if isinstance(given, dict) else [vector]
+        return formed(_pulled(gradient, leaves, vectors, retain_graph=True))  # H is symmetric
+
+    return product
 
 
 # --- streams ------------------------------------------------------------------------------------
@@ -412,15 +446,9 @@ class TorchBackend(Backend):
         f = checks.scalar_valued(self, f)
 
         def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
-            named = parameters if isinstance(parameters, dict) else {"": parameters}
-            leaves = {k: p.detach().requires_grad_() for k, p in named.items()}
-            value = f(leaves if isinstance(parameters, dict) else leaves[""], *args)
-            if value.requires_grad:
-                found = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
-            else:  # a constant
-                found = tuple(torch.zeros_like(p) for p in named.values())
-            gradient = dict(zip(leaves, found, strict=True))
-            return value.detach(), gradient if isinstance(parameters, dict) else gradient[""]
+            given, leaves, formed = _leaves(parameters)
+            value = f(given, *args)
+            return value.detach(), formed(_pulled([value], leaves))
 
         return evaluate
 
@@ -428,34 +456,16 @@ class TorchBackend(Backend):
         x = x.detach().requires_grad_()
         y = f(x)
 
-        def pullback(v: Array) -> Array:
-            if not y.requires_grad:  # a constant
-                return torch.zeros_like(x)
-            return torch.autograd.grad(y, x, v, retain_graph=True, materialize_grads=True)[0]
-
-        return y.detach(), pullback
+        return y.detach(), lambda v: _pulled([y], [x], [v], retain_graph=True)[0]
 
     def jvp(self, f: Callable[[Array], Array], x: Array, tangent: Array, /) -> tuple[Array, Array]:
         return torch.autograd.functional.jvp(f, x, tangent)
 
     def hvp(self, f: Callable[[Array], Array], x: Array, vector: Array, /) -> Array:
-        return self.hessian(f, x)(vector)
+        return _hessian(f, x)(vector)
 
-    def hessian(self, f: Callable[[Array], Array], x: Array, /) -> Callable[[Array], Array]:
-        x = x.detach().requires_grad_()
-        y = f(x)
-        gradient = torch.zeros_like(x)
-        if y.requires_grad:
-            (gradient,) = torch.autograd.grad(y, x, create_graph=True, materialize_grads=True)
-
-        def product(vector: Array) -> Array:
-            if not gradient.requires_grad:  # f is linear
-                return torch.zeros_like(x)
-            return torch.autograd.grad(
-                gradient, x, vector, retain_graph=True, materialize_grads=True
-            )[0]  # v^T H, and the Hessian is symmetric
-
-        return product
+    def hessian(self, f: Callable[[Any], Array], parameters: Any, /) -> Callable[[Any], Any]:
+        return _hessian(f, parameters)
 
     def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
         # torch.compile is left out: it needs a C++ compiler at run time, which the plain install

@@ -11,7 +11,6 @@ import numpy as np
 from timing import ratio, seconds, show
 
 from isometry.common.laws.orthogonal import Orthogonal
-from isometry.common.networks import curvature
 from isometry.common.networks.fully_connected import FullyConnected
 
 LAYERS, WIDTH, BATCH = 1000, 128, 128  # the batch of ten-thousand-layers
@@ -304,48 +303,39 @@ def hessian(nx: Any, rounds: int) -> None:
     """Products with the Hessian of a mean square, against the package PyHessian (0.1).
 
     On one batch PyHessian keeps the graph of the gradient, as we do of all data; on a data loader
-    it goes forward and backward for each vector again. Its model is ours, or PyTorch's own layers,
-    with PyTorch's derivative of tanh.
+    it goes forward and backward for each vector again. The nets are ours, with tanh' exact or
+    PyTorch's own, and one of PyTorch's layers: each against PyHessian on itself, and ours, too,
+    against it on PyTorch's layers, whose second derivative of tanh is fused.
     """
     import pyhessian
     import torch
     from pyhessian.utils import hessian_vector_product
 
     stream = nx.stream(0)
-    parameters = FullyConnected(CURVED, "tanh", Orthogonal()).initialize(nx, stream)
+    weights = FullyConnected(CURVED, "tanh", Orthogonal()).initialize(nx, stream)
     x, y = stream.normal((BATCH, CURVED[0])), stream.normal((BATCH, CURVED[-1]))
-    vector = {path: stream.normal(nx.shape_of(a)) for path, a in parameters.items()}
-    shapes = curvature.shapes_of(nx, parameters)
-    flat, v_flat = (nx.asarray(curvature.flatten(nx, a)) for a in (parameters, vector))
+    vector = {path: stream.normal(nx.shape_of(a)) for path, a in weights.items()}
 
-    class Same(torch.nn.Module):
-        """Our net as a module."""
+    class Net(torch.nn.Module):
+        """One of our nets."""
 
-        def __init__(self, network: FullyConnected) -> None:
+        def __init__(self, tanh: Any) -> None:
             super().__init__()
-            self.network = network
-            self.weights = torch.nn.ParameterList([a.clone() for a in parameters.values()])
+            self.network = FullyConnected(CURVED, tanh)
+            self.weights = torch.nn.ParameterList([a.clone() for a in weights.values()])
 
         def forward(self, x: Any) -> Any:
-            return self.network.output(nx, dict(zip(parameters, self.weights, strict=True)), x)
+            return self.network.output(nx, dict(zip(weights, self.weights, strict=True)), x)
 
     layers: list[Any] = []
-    for W in (W for stacked in parameters.values() for W in stacked):
+    for W in (W for stacked in weights.values() for W in stacked):
         layers += [torch.nn.Linear(W.shape[1], W.shape[0], bias=False), torch.nn.Tanh()]
         layers[-2].weight.data = W.clone()
-    sequential = torch.nn.Sequential(*layers[:-1])
-    for how, tanh in TANH.items():
-        network = FullyConnected(CURVED, tanh)
-
-        def loss(w: Any, network: FullyConnected = network) -> Any:
-            found = network.output(nx, curvature.unflatten(nx, w, shapes), x)
-            return nx.ops.mean(nx.ops.square(found - y))
-
-        product = nx.hessian(loss, flat)
-        for model, net, v in (
-            ("our net", Same(network), list(vector.values())),
-            ("torch.nn", sequential, [rows for a in vector.values() for rows in a]),
-        ):
+    stacked = list(vector.values())
+    torchs = "torch.nn", torch.nn.Sequential(*layers[:-1]), [rows for a in stacked for rows in a]
+    for ours in (*((f"our net, {how}", Net(tanh), stacked) for how, tanh in TANH.items()), torchs):
+        product, right = product_on(nx, *ours[1:], x, y)
+        for peer, net, v in (ours,) if ours is torchs else (ours, torchs):
             kept, anew = (
                 pyhessian.hessian(net, torch.nn.MSELoss(), cuda=False, **data)
                 for data in ({"data": (x, y)}, {"dataloader": [(x, y)]})
@@ -354,7 +344,21 @@ def hessian(nx: Any, rounds: int) -> None:
                 ("one batch", partial(hessian_vector_product, kept.gradsH, kept.params, v)),
                 ("data loader", lambda peer=anew, v=v: peer.dataloader_hv_product(v)[1]),
             ):
-                right = torch.cat([a.reshape(-1) for a in theirs()])
-                torch.testing.assert_close(product(v_flat), right, rtol=1e-3, atol=1e-5)
-                what = f"torch: Hessian times vector, {how} / PyHessian of {model}, {way}"
-                show(what, ratio(partial(product, v_flat), theirs, rounds), "at most 1")
+                found = torch.cat([a.reshape(-1) for a in theirs()])
+                torch.testing.assert_close(right, found, rtol=1e-3, atol=1e-5)
+                on = "the same" if net is ours[1] else peer
+                what = f"torch: Hessian times vector, {ours[0]} / PyHessian on {on}, {way}"
+                show(what, ratio(product, theirs, rounds), "at most 1")
+
+
+def product_on(nx: Any, net: Any, vectors: list[Any], x: Any, y: Any) -> tuple[Step, Any]:
+    """Return our product with the Hessian of a PyTorch module's mean square, and it, flat."""
+    import torch
+
+    named = {path: p.detach() for path, p in net.named_parameters()}
+
+    def loss(parameters: Any) -> Any:
+        return nx.ops.mean(nx.ops.square(torch.func.functional_call(net, parameters, (x,)) - y))
+
+    product = partial(nx.hessian(loss, named), dict(zip(named, vectors, strict=True)))
+    return product, torch.cat([a.reshape(-1) for a in product().values()])

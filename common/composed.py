@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Array = Any
 Formula = Callable[[SimpleNamespace, Array], Array]
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 # --- activations --------------------------------------------------------------------------------
@@ -375,6 +376,37 @@ def vjp(nx: Backend, f: Callable[[Array], Array], x: Array) -> tuple[Array, Call
             return nx.value_and_gradient(lambda x: nx.ops.sum(f(x) * v))(x)[1]
 
     return f(x), pullback
+
+
+def hessian(nx: Backend, f: Callable[[Any], Array], parameters: Any) -> Callable[[Any], Any]:
+    """Return v -> H v by `Backend.hvp`, which takes one array: those of a dictionary are joined."""
+    if not isinstance(parameters, Mapping):
+        return lambda vector: nx.hvp(f, parameters, vector)
+    ops, shapes = nx.ops, shapes_of(nx, parameters)
+
+    def joined(arrays: Mapping[str, Array]) -> Array:
+        return ops.concat([ops.reshape(arrays[path], (-1,)) for path, _ in shapes])
+
+    flat = joined(parameters)
+
+    def product(vector: Mapping[str, Array]) -> dict[str, Array]:
+        found = nx.hvp(lambda flat: f(unflatten(nx, flat, shapes)), flat, joined(vector))
+        return unflatten(nx, found, shapes)
+
+    return product
+
+
+def shapes_of(nx: Backend, arrays: Mapping[str, Array]) -> Shapes:
+    """Return the paths in alphabetical order, each with its shape."""
+    return tuple((path, nx.shape_of(arrays[path])) for path in sorted(arrays))
+
+
+def unflatten(nx: Backend, flat: Array, shapes: Shapes) -> dict[str, Array]:
+    """Return the arrays of a flat array of the backend, in the order of `shapes`."""
+    parts = nx.ops.split(flat, [math.prod(shape) for _, shape in shapes])
+    return {
+        path: nx.ops.reshape(part, shape) for (path, shape), part in zip(shapes, parts, strict=True)
+    }
 
 
 # --- streams ------------------------------------------------------------------------------------

@@ -728,13 +728,14 @@ class Backend(checks.Checked, abc.ABC):
         """Return the Hessian of the scalar function f at x times vector. Needs "hvp"."""
         raise self.unsupported("hvp")
 
-    def hessian(self, f: Callable[[Array], Array], x: Array, /) -> Callable[[Array], Array]:
-        """Return v -> H v, H being the Hessian of the scalar function f at x. Needs "hvp".
+    def hessian(self, f: Callable[[Any], Array], parameters: Any, /) -> Callable[[Any], Any]:
+        """Return v -> H v, H being the Hessian of the scalar function f. Needs "hvp".
 
-        For many products at one point: a framework that keeps the gradient's graph runs f once. By
-        default each call is `hvp`.
+        v and H v have the form of the parameters. For many products at one point: a framework that
+        keeps the gradient's graph runs f once. By default each call is `hvp`, of a dictionary's
+        arrays joined, which must then be of one dtype.
         """
-        return lambda vector: self.hvp(f, x, vector)
+        return composed.hessian(self, f, parameters)
 
     def compile(self, f: Callable[..., Any], /) -> Callable[..., Any]:
         """Return f compiled by the framework (`jax.jit`, `tf.function`, `hybridize`).

@@ -30,6 +30,7 @@ DEFAULTS = (
     "spectral_norm",
     "network_deconvolution",
     "vjp",
+    "hessian",
 )
 
 

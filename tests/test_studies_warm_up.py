@@ -142,10 +142,6 @@ class Bent(NumpyBackend):
     def hvp(self, f, x, vector, /):
         return 1.001 * super().hvp(f, x, vector)
 
-    def hessian(self, f, x, /):
-        product = super().hessian(f, x)
-        return lambda v: 1.001 * product(v)
-
 
 class NoHessian(NumpyBackend):
     """Declares no Hessian-vector products."""

@@ -1,7 +1,7 @@
 """Hessian times vector of any loss over a flat dictionary of parameters, on every backend.
 
 Where the backend declares "hvp" it is exact: forward over reverse, or a double backward, of
-`Backend.hvp`. Where it cannot, it is a central difference of gradients in float64,
+`Backend.hessian`. Where it cannot, it is a central difference of gradients in float64,
 
 ``(g(w + h v) - g(w - h v)) / (2 h)``, ``h = eps**(1/3) (1 + ||w||) / ||v||``,
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isometry.common.composed import Shapes, shapes_of, unflatten
 from isometry.common.errors import InvalidArgument
 from isometry.common.statistics.rounding import gamma
 
@@ -28,6 +29,7 @@ __all__ = [
     "DIFFERENCE",
     "EXACT",
     "HessianProduct",
+    "Shapes",
     "flat_gradient",
     "flatten",
     "hessian_vector_product",
@@ -39,7 +41,6 @@ __all__ = [
 
 Array = Any
 Arrays = Mapping[str, Array]
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 EXACT = "automatic differentiation"
 DIFFERENCE = "central difference of gradients"
 STEP = float(np.cbrt(np.finfo(np.float64).eps))  # truncation and rounding are then of one size
@@ -102,14 +103,16 @@ class HessianProduct:
         """
         nx, shapes = self.nx, shapes_of(self.nx, parameters)
         if method(nx) == EXACT and "compiled" not in nx.capabilities:
-            flat = nx.asarray(flatten(nx, parameters))
-            product = nx.hessian(lambda w: self.loss(unflatten(nx, w, shapes), *data), flat)
-            return lambda v: nx.to_numpy(product(nx.asarray(np.asarray(v, dtype=np.float64))))
+            product = nx.hessian(lambda w: self.loss(w, *data), dict(parameters))
+        else:
+
+            def product(vector: Arrays) -> dict[str, Array]:
+                return self(parameters, vector, *data)
 
         def apply(v: np.ndarray) -> np.ndarray:
             with nx.scope():
                 vector = unflatten(nx, nx.asarray(np.asarray(v, dtype=np.float64)), shapes)
-                return flatten(nx, self(parameters, vector, *data))
+                return flatten(nx, product(vector))
 
         return apply
 
@@ -152,43 +155,23 @@ def flat_gradient(
     return nx.value_and_gradient(nx.compile(flat_loss))
 
 
-def shapes_of(nx: Backend, arrays: Arrays) -> Shapes:
-    """Return the paths in alphabetical order, each with its shape: the order of `flatten`."""
-    return tuple((path, nx.shape_of(arrays[path])) for path in sorted(arrays))
-
-
 def flatten(nx: Backend, arrays: Arrays) -> np.ndarray:
     """Return all entries as one NumPy vector: paths in alphabetical order, each in C order."""
     return np.concatenate([nx.to_numpy(arrays[path]).ravel() for path, _ in shapes_of(nx, arrays)])
 
 
-def unflatten(nx: Backend, flat: Array, shapes: Shapes) -> dict[str, Array]:
-    """Return the arrays of a flat array of the backend; `flatten` turned round."""
-    parts = nx.ops.split(flat, [math.prod(shape) for _, shape in shapes])
-    return {
-        path: nx.ops.reshape(part, shape) for (path, shape), part in zip(shapes, parts, strict=True)
-    }
-
-
 def _exact(nx: Backend, loss: Callable[..., Array]) -> Callable[..., dict[str, Array]]:
-    """Multiply by `Backend.hvp`, which takes one array: the parameters joined."""
-
-    def joined(arrays: Arrays) -> Array:
-        return nx.ops.concat([nx.ops.reshape(arrays[path], (-1,)) for path in sorted(arrays)])
+    """Multiply by `Backend.hessian`."""
 
     @nx.compile
-    def flat_product(parameters: Arrays, vector: Arrays, *data: Array) -> Array:
-        shapes = shapes_of(nx, parameters)
-
-        def flat_loss(flat: Array) -> Array:
-            return loss(unflatten(nx, flat, shapes), *data)
-
-        return nx.hvp(flat_loss, joined(parameters), joined(vector))
+    def product(parameters: Arrays, vector: Arrays, *data: Array) -> tuple[Array, ...]:
+        found = nx.hessian(lambda w: loss(w, *data), parameters)(vector)
+        return tuple(found[path] for path in sorted(found))
 
     def multiply(parameters: Arrays, vector: Arrays, *data: Array) -> dict[str, Array]:
         with nx.scope():
-            flat = flat_product(dict(parameters), dict(vector), *data)
-            return unflatten(nx, flat, shapes_of(nx, parameters))
+            found = product(dict(parameters), dict(vector), *data)
+            return dict(zip(sorted(parameters), found, strict=True))
 
     return multiply
 

@@ -443,6 +443,36 @@ def test_many_products_with_one_hessian(nx, full_dtype):
         np.testing.assert_array_equal(nx.to_numpy(nx.hessian(linear, given)(given)), 0 * x)
 
 
+@pytest.mark.clause("differentiation.hvp-named")
+def test_a_hessian_in_named_parameters(nx, full_dtype):
+    """Of ``sum(a b**2) + sum(linear)``."""
+
+    def f(parameters):
+        a, b = parameters["a"], parameters["b"]
+        return nx.ops.sum(a * b * b) + nx.ops.sum(parameters["linear"])
+
+    rows = np.concatenate([X, W.T]).astype(full_dtype)
+    at = dict(zip(("linear", "b", "unused", "a"), rows, strict=True))
+    v = dict(zip(("unused", "a", "b", "linear"), rows[::-1], strict=True))
+    given, vector = ({path: nx.asarray(x) for path, x in named.items()} for named in (at, v))
+    if "hvp" not in nx.capabilities:
+        with pytest.raises(Unsupported, match="hvp"):
+            nx.hessian(f, given)(vector)
+        return
+    expected = {
+        "a": 2 * at["b"] * v["b"],
+        "b": 2 * (at["b"] * v["a"] + at["a"] * v["b"]),
+        "linear": 0 * v["linear"],
+        "unused": 0 * v["unused"],
+    }
+    with nx.scope():
+        found = nx.hessian(f, given)(vector)
+    assert found.keys() == expected.keys()
+    for path, observed in found.items():
+        assert nx.dtype_of(observed) == full_dtype
+        np.testing.assert_array_equal(nx.to_numpy(observed), expected[path], err_msg=path)
+
+
 @pytest.mark.clause("differentiation.dtypes")
 def test_what_runs_later_enters_the_scope_itself(nx):
     """Called outside of nx.scope(), where some frameworks compute float64 in float32."""

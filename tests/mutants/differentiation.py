@@ -200,14 +200,31 @@ class HessianSpent:
 
     needs = HVP
 
-    def hessian(self, f, x, /):
-        product, found = super().hessian(f, x), []
+    def hessian(self, f, parameters, /):
+        product, found = super().hessian(f, parameters), []
 
         def spent(vector):
             found.append(product(vector))
             return found[0]
 
         return spent
+
+
+class HessianInBlocks:
+    """Of the Hessian in a dictionary only each array's own block is multiplied."""
+
+    needs = HVP
+
+    def hessian(self, f, parameters, /):
+        product = super().hessian(f, parameters)
+        if not isinstance(parameters, dict):
+            return product
+
+        def blocks(vector):
+            zero = {path: self.ops.zeros_like(v) for path, v in vector.items()}
+            return {path: product({**zero, path: v})[path] for path, v in vector.items()}
+
+        return blocks
 
 
 class PullbackOvertaken:
@@ -448,6 +465,7 @@ FAULTS = {
     HessianHalved: "differentiation.hvp",
     HessianDiagonal: "differentiation.hvp",
     HessianSpent: "differentiation.hvp-repeated",
+    HessianInBlocks: "differentiation.hvp-named",
     CurvatureOnce: "differentiation.hvp-composed[tanh]",
     PullbackOvertaken: "differentiation.vjp-kept",
     FormulaDifferentiated: "differentiation.derivatives[tanh]",
