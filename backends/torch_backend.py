@@ -217,6 +217,18 @@ def _pulled(
     return torch.autograd.grad(ys, leaves, vs, materialize_grads=True, **how)
 
 
+def _apart(arrays: Sequence[Array]) -> list[Array]:
+    """Return each array in memory of its own: PyTorch's gradients may share it, or repeat it."""
+    found, taken = [], set()
+    for x in arrays:
+        memory = x.untyped_storage().data_ptr()
+        repeated = any(step == 0 and n > 1 for step, n in zip(x.stride(), x.shape, strict=True))
+        shares = repeated or memory in taken
+        found.append(x.clone(memory_format=torch.contiguous_format) if shares else x)
+        taken.add(memory)
+    return found
+
+
 def _hessian(f: Callable[[Any], Array], parameters: Any) -> Callable[[Any], Any]:
     given, leaves, formed = _leaves(parameters)
     gradient = _pulled([f(given)], leaves, create_graph=True)
@@ -448,7 +460,7 @@ class TorchBackend(Backend):
         def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
             given, leaves, formed = _leaves(parameters)
             value = f(given, *args)
-            return value.detach(), formed(_pulled([value], leaves))
+            return value.detach(), formed(_apart(_pulled([value], leaves)))
 
         return evaluate
 

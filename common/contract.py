@@ -702,7 +702,7 @@ class Backend(checks.Checked, abc.ABC):
 
     # --- differentiation ----------------------------------------------------------------------
     # "Parameters" are one array or a flat dictionary path -> array; gradients have the same form,
-    # and every derivative has the dtype of x.
+    # each in memory of its own, and every derivative has the dtype of x.
 
     @abc.abstractmethod
     def value_and_gradient(self, f: Callable[..., Array], /) -> Callable[..., tuple[Array, Any]]:

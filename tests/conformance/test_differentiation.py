@@ -52,6 +52,24 @@ def test_value_and_gradient_of_a_dictionary(nx, mode, full_dtype, prepare):
     np.testing.assert_array_equal(nx.to_numpy(gradient["layer.bias"]), 2 * residual.sum(axis=0))
 
 
+@pytest.mark.clause("differentiation.own")
+@pytest.mark.parametrize("weighted", [False, True], ids=["sum", "weighted"])
+def test_gradients_change_alone(nx, full_dtype, weighted):
+    """Of ``sum((a + b) x)`` both are x; += changes arrays where they can be changed."""
+    x = X.astype(full_dtype) if weighted else np.ones_like(X, dtype=full_dtype)
+    given, a, b = (nx.asarray(v) for v in (x, 2 * x, 3 * x))
+
+    def f(p):
+        return nx.ops.sum((p["a"] + p["b"]) * given if weighted else p["a"] + p["b"])
+
+    with nx.scope():
+        _, gradient = nx.value_and_gradient(f)({"a": a, "b": b})
+        changed = gradient["a"]
+        changed += 1
+    for found, expected in ((changed, x + 1), (gradient["b"], x), (a, 2 * x), (given, x)):
+        np.testing.assert_array_equal(nx.to_numpy(found), expected)
+
+
 @pytest.mark.clause("differentiation.unused")
 def test_gradient_of_an_unused_parameter_is_zero(nx, full_dtype):
     parameters = {k: nx.asarray(np.ones(2, full_dtype)) for k in ("used", "unused")}

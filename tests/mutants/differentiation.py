@@ -45,6 +45,17 @@ class GradientWidened(_Gradient):
         return value, _each(lambda g: self.ops.astype(g, "float64"), gradient)
 
 
+class GradientsShared(_Gradient):
+    """Gradients of a dictionary that are equal are one array."""
+
+    not_on = ("jax", "tensorflow")  # whose arrays never change
+
+    def wrong(self, right, parameters, *args):
+        value, gradient = right(parameters, *args)
+        kept = {self.to_numpy(g).tobytes(): g for g in gradient.values()}
+        return value, {name: kept[self.to_numpy(g).tobytes()] for name, g in gradient.items()}
+
+
 class OtherArgument:
     """The function is differentiated in its last argument."""
 
@@ -452,6 +463,7 @@ FAULTS = {
     OtherArgument: "differentiation.array",
     GradientsAccumulate: "differentiation.repeated",
     DictionaryReordered: "differentiation.dictionary",
+    GradientsShared: "differentiation.own",
     UnusedIsNan: "differentiation.unused",
     CotangentIgnored: "differentiation.vjp",
     ScalarCotangent: "differentiation.vjp-shapes",
