@@ -221,11 +221,10 @@ def _apart(arrays: Sequence[Array]) -> list[Array]:
     """Return each array in memory of its own: PyTorch's gradients may share it, or repeat it."""
     found, taken = [], set()
     for x in arrays:
-        memory = x.untyped_storage().data_ptr()
-        repeated = any(step == 0 and n > 1 for step, n in zip(x.stride(), x.shape, strict=True))
-        shares = repeated or memory in taken
-        found.append(x.clone(memory_format=torch.contiguous_format) if shares else x)
-        taken.add(memory)
+        memory = x.untyped_storage()
+        shares = memory.nbytes() < x.nbytes or memory.data_ptr() in taken
+        found.append(x.clone() if shares else x)
+        taken.add(memory.data_ptr())
     return found
 
 

@@ -55,19 +55,27 @@ def test_value_and_gradient_of_a_dictionary(nx, mode, full_dtype, prepare):
 @pytest.mark.clause("differentiation.own")
 @pytest.mark.parametrize("weighted", [False, True], ids=["sum", "weighted"])
 def test_gradients_change_alone(nx, full_dtype, weighted):
-    """Of ``sum((a + b) x)`` both are x; += changes arrays where they can be changed."""
+    """Of ``sum((a + b + (0, c)) x)`` all have x; += and -= change arrays where they can be."""
     x = X.astype(full_dtype) if weighted else np.ones_like(X, dtype=full_dtype)
-    given, a, b = (nx.asarray(v) for v in (x, 2 * x, 3 * x))
+    given = nx.asarray(x)
+    parameters = {name: nx.asarray(v) for name, v in (("a", 2 * x), ("b", x), ("c", x[1:]))}
 
     def f(p):
-        return nx.ops.sum((p["a"] + p["b"]) * given if weighted else p["a"] + p["b"])
+        last = nx.ops.concat([nx.ops.zeros_like(p["c"]), p["c"]], axis=0)
+        y = p["a"] + p["b"] + last
+        return nx.ops.sum(y * given if weighted else y)
 
     with nx.scope():
-        _, gradient = nx.value_and_gradient(f)({"a": a, "b": b})
-        changed = gradient["a"]
+        _, gradient = nx.value_and_gradient(f)(parameters)
+        changed = gradient["b"]
         changed += 1
-    for found, expected in ((changed, x + 1), (gradient["b"], x), (a, 2 * x), (given, x)):
-        np.testing.assert_array_equal(nx.to_numpy(found), expected)
+        moved = parameters["a"]
+        moved -= changed
+    expected = {"a": x, "b": x + 1, "c": x[1:]}
+    for name, found in {**gradient, "b": changed}.items():
+        np.testing.assert_array_equal(nx.to_numpy(found), expected[name], err_msg=name)
+    np.testing.assert_array_equal(nx.to_numpy(moved), x - 1)
+    np.testing.assert_array_equal(nx.to_numpy(given), x)
 
 
 @pytest.mark.clause("differentiation.unused")
