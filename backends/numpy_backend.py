@@ -576,8 +576,8 @@ def _to_weight(g: Array, x: Array) -> Array:
 def _bilinear(f: Callable[..., Array], left: Callable[..., Array], right: Any) -> None:
     """Tell autograd that the gradients of f(a, b) are ``left(g, b)`` and ``right(g, a)``."""
 
-    def gradients(argnums: tuple[int, ...], a: Array, b: Array, g: Array) -> tuple[Array, ...]:
-        return tuple([right(g, a) if k else left(g, b) for k in argnums])
+    def gradients(argnums: list[int], a: Array, b: Array, g: Array) -> list[Array]:
+        return [right(g, a) if k else left(g, b) for k in argnums]
 
     defvjp_argnums(f, lambda argnums, _, args, __: functools.partial(gradients, argnums, *args))
     defjvp(f, lambda g, _, a, b: f(g, b), lambda g, _, a, b: f(a, g))
