@@ -56,7 +56,7 @@ def _in_float32(formula: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
 
 def primitive(f: Callable[..., Array]) -> Callable[..., Array]:
-    """Return f, traced as by autograd's own `primitive`, in less than half its time.
+    """Return f, traced as by autograd's own `primitive`, in about half its time.
 
     That makes way for the arrays of other libraries, too. Of several traces the innermost comes
     first; its rules see the values of its boxes, which may be boxes of another. Where a rule runs

@@ -198,12 +198,16 @@ def _normalized(x: Array, scale: Array, shift: Array, eps: float) -> tuple[Array
 
 
 def _leaves(parameters: Any) -> tuple[Any, list[Array], Callable[[Sequence[Array]], Any]]:
-    """Return the parameters to differentiate in, as given and as a list, and what forms one so."""
+    """Return the parameters to differentiate in, as given and as a list.
+
+    And what gives arrays of a list the form of the parameters, each in memory of its own.
+    """
     if not isinstance(parameters, dict):
         leaf = parameters.detach().requires_grad_()
-        return leaf, [leaf], lambda found: found[0]
+        return leaf, [leaf], lambda found: _apart(found)[0]
     leaves = {k: p.detach().requires_grad_() for k, p in parameters.items()}
-    return leaves, list(leaves.values()), lambda found: dict(zip(leaves, found, strict=True))
+    named = list(leaves.values())
+    return leaves, named, lambda found: dict(zip(leaves, _apart(found), strict=True))
 
 
 def _pulled(
@@ -459,14 +463,13 @@ class TorchBackend(Backend):
         def evaluate(parameters: Any, *args: Any) -> tuple[Array, Any]:
             given, leaves, formed = _leaves(parameters)
             value = f(given, *args)
-            return value.detach(), formed(_apart(_pulled([value], leaves)))
+            return value.detach(), formed(_pulled([value], leaves))
 
         return evaluate
 
     def vjp(self, f: Callable[[Array], Array], x: Array, /) -> tuple[Array, Callable[..., Array]]:
         x = x.detach().requires_grad_()
         y = f(x)
-
         return y.detach(), lambda v: _pulled([y], [x], [v], retain_graph=True)[0]
 
     def jvp(self, f: Callable[[Array], Array], x: Array, tangent: Array, /) -> tuple[Array, Array]:

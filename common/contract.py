@@ -731,9 +731,10 @@ class Backend(checks.Checked, abc.ABC):
     def hessian(self, f: Callable[[Any], Array], parameters: Any, /) -> Callable[[Any], Any]:
         """Return v -> H v, H being the Hessian of the scalar function f. Needs "hvp".
 
-        v and H v have the form of the parameters. For many products at one point: a framework that
-        keeps the gradient's graph runs f once. By default each call is `hvp`, of a dictionary's
-        arrays joined, which must then be of one dtype.
+        v and H v have the form of the parameters, and no array of H v shares its memory with
+        another. For many products at one point: a framework that keeps the gradient's graph runs f
+        once. By default each call is `hvp`, of a dictionary's arrays joined, which must then be of
+        one dtype.
         """
         return composed.hessian(self, f, parameters)
 

@@ -498,6 +498,12 @@ def test_a_hessian_in_named_parameters(nx, full_dtype):
     for path, observed in found.items():
         assert nx.dtype_of(observed) == full_dtype
         np.testing.assert_array_equal(nx.to_numpy(observed), expected[path], err_msg=path)
+    with nx.scope():  # two equal blocks
+        found = nx.hessian(lambda p: nx.ops.sum(nx.ops.square(p["a"] + p["b"])), given)(vector)
+        changed = found["a"]
+        changed += 1
+    np.testing.assert_array_equal(nx.to_numpy(found["b"]), 2 * (v["a"] + v["b"]))
+    np.testing.assert_array_equal(nx.to_numpy(changed), 2 * (v["a"] + v["b"]) + 1)
 
 
 @pytest.mark.clause("differentiation.dtypes")
