@@ -60,10 +60,12 @@ def test_gradients_change_alone(nx, full_dtype, weighted):
     given = nx.asarray(x)
     parameters = {name: nx.asarray(v) for name, v in (("a", 2 * x), ("b", x), ("c", x[1:]))}
 
+    def total(y):
+        return nx.ops.sum(y * given if weighted else y)
+
     def f(p):
         last = nx.ops.concat([nx.ops.zeros_like(p["c"]), p["c"]], axis=0)
-        y = p["a"] + p["b"] + last
-        return nx.ops.sum(y * given if weighted else y)
+        return total(p["a"] + p["b"] + last)
 
     with nx.scope():
         _, gradient = nx.value_and_gradient(f)(parameters)
@@ -73,6 +75,9 @@ def test_gradients_change_alone(nx, full_dtype, weighted):
             changed[name] = g
         moved = parameters["a"]
         moved -= changed["a"]
+        _, alone = nx.value_and_gradient(total)(nx.asarray(x))
+        alone += 1
+    np.testing.assert_array_equal(nx.to_numpy(alone), x + 1)
     for name, expected in (("a", x + 1), ("b", x + 1), ("c", x[1:] + 1)):
         np.testing.assert_array_equal(nx.to_numpy(changed[name]), expected, err_msg=name)
     np.testing.assert_array_equal(nx.to_numpy(moved), x - 1)

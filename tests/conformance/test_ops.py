@@ -283,3 +283,7 @@ def test_words_enter_the_scope(nx, full_dtype):
     ):
         assert nx.dtype_of(made) == full_dtype
         np.testing.assert_array_equal(nx.to_numpy(made), expected)
+    with np.errstate(all="raise"):
+        with nx.scope(), nx.scope():
+            pass
+        assert set(np.geterr().values()) == {"raise"}
