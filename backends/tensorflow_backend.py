@@ -514,12 +514,9 @@ def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Ar
     def push(ys: Array, y: Array) -> Array:
         return tf.raw_ops.TensorListPushBack(input_handle=ys, tensor=y)
 
-    reverse = tf.range(count)[::-1]  # the first on top
     rows, x = pop(
         tuple(
-            tf.raw_ops.TensorListScatterV2(
-                tensor=part, indices=reverse, element_shape=shape, num_elements=count
-            )
+            tf.raw_ops.TensorListFromTensor(tensor=tf.reverse(part, [0]), element_shape=shape)
             for part, shape in zip(parts, shapes, strict=True)
         )
     )

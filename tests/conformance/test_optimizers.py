@@ -186,6 +186,12 @@ def test_functions_that_take_memory_over(nx, full_dtype):
         np.testing.assert_array_equal(nx.to_numpy(given["x"]), expected)
     np.testing.assert_array_equal(nx.to_numpy(other["y"]), y)
 
+    def total(held, rows):
+        return nx.ops.scan(lambda s, row: (s + row, None), held["x"], rows)[0]
+
+    found = nx.donating().compile(total)({"x": nx.asarray(x)}, nx.asarray(np.stack([y, y, y])))
+    np.testing.assert_array_equal(nx.to_numpy(found), x + y + y + y)
+
 
 @pytest.mark.clause("optimizers.all-finite")
 def test_one_entry_tells(nx, dtype):
