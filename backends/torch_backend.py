@@ -237,6 +237,7 @@ def _hessian(f: Callable[[Any], Array], parameters: Any) -> Callable[[Any], Any]
     gradient = _pulled([f(given)], leaves, create_graph=True)
 
     def product(vector: Any) -> Any:
+        checks.same_paths(given, vector)
         vectors = [vector[k] for k in given] if isinstance(given, dict) else [vector]
         return formed(_pulled(gradient, leaves, vectors, retain_graph=True))  # H is symmetric
 

@@ -23,6 +23,7 @@ __all__ = [
     "finite",
     "integer",
     "numbers_only",
+    "same_paths",
     "scalar_valued",
     "shape",
     "stream_like",
@@ -132,6 +133,17 @@ def scalar_valued(nx: Any, f: Callable[..., Any]) -> Callable[..., Any]:
         return value
 
     return checked
+
+
+def same_paths(parameters: Any, vector: Any) -> None:
+    """Raise unless a vector has the paths of the parameters, where these are a dictionary."""
+    if not isinstance(parameters, Mapping):
+        return
+    received = sorted(vector) if isinstance(vector, Mapping) else type(vector).__name__
+    if received != sorted(parameters):
+        raise InvalidArgument(
+            f"the vector must have the parameters' paths {sorted(parameters)}; received {received}"
+        )
 
 
 def compilable(arguments: Sequence[object]) -> None:

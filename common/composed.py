@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from isometry.common import checks
 from isometry.common.laws.deconvolution import most_steps
 
 if TYPE_CHECKING:
@@ -390,6 +391,7 @@ def hessian(nx: Backend, f: Callable[[Any], Array], parameters: Any) -> Callable
     flat = joined(parameters)
 
     def product(vector: Mapping[str, Array]) -> dict[str, Array]:
+        checks.same_paths(parameters, vector)
         found = nx.hvp(lambda flat: f(unflatten(nx, flat, shapes)), flat, joined(vector))
         return unflatten(nx, found, shapes)
 

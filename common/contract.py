@@ -734,7 +734,7 @@ class Backend(checks.Checked, abc.ABC):
         v and H v have the form of the parameters, and no array of H v shares its memory with
         another. For many products at one point: a framework that keeps the gradient's graph runs f
         once. By default each call is `hvp`, of a dictionary's arrays joined, which must then be of
-        one dtype.
+        one dtype. A v of other paths raises `InvalidArgument`.
         """
         return composed.hessian(self, f, parameters)
 

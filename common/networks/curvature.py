@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isometry.common import checks
 from isometry.common.composed import Shapes, shapes_of, unflatten
 from isometry.common.errors import InvalidArgument
 from isometry.common.statistics.rounding import gamma
@@ -88,11 +89,7 @@ class HessianProduct:
 
     def __call__(self, parameters: Arrays, vector: Arrays, *data: Array) -> dict[str, Array]:
         """Return H v; raises `InvalidArgument` where the vector has other paths."""
-        if parameters.keys() != vector.keys():
-            raise InvalidArgument(
-                f"the vector must have the parameters' paths {sorted(parameters)}; received "
-                f"{sorted(vector)}"
-            )
+        checks.same_paths(parameters, vector)
         return self._multiply(parameters, vector, *data)
 
     def at(self, parameters: Arrays, *data: Array) -> Callable[[np.ndarray], np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from isometry.common.contract import ACTIVATIONS
-from isometry.common.errors import Unsupported
+from isometry.common.errors import InvalidArgument, Unsupported
 from isometry.common.laws import activations as laws
 from isometry.common.laws.formats import FORMATS
 from isometry.common.statistics.tolerances import AGREEMENT_ULP
@@ -503,6 +503,11 @@ def test_a_hessian_in_named_parameters(nx, full_dtype):
     for path, observed in found.items():
         assert nx.dtype_of(observed) == full_dtype
         np.testing.assert_array_equal(nx.to_numpy(observed), expected[path], err_msg=path)
+    with nx.scope():
+        product = nx.hessian(f, given)
+        for wrong in ({"a": vector["a"]}, {**vector, "z": vector["a"]}, vector["a"]):
+            with pytest.raises(InvalidArgument, match="paths"):
+                product(wrong)
     with nx.scope():  # two equal blocks
         found = nx.hessian(lambda p: nx.ops.sum(nx.ops.square(p["a"] + p["b"])), given)(vector)
         changed = found["a"]
