@@ -44,7 +44,10 @@ _NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
 class _Quiet(np.errstate):
-    """inf, NaN and 0 are values in the formulas below, not worth a warning."""
+    """inf, NaN and 0 are values in the formulas below, not worth a warning.
+
+    What a caller sets by np.errstate within holds for the words in it.
+    """
 
     def __init__(self) -> None:
         super().__init__(all="ignore")

@@ -23,11 +23,8 @@ def ratio(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int) -> floa
     ours(), peer()
     found = []
     for k in range(rounds):
-        if k % 2:
-            theirs = seconds(peer)
-            found.append(seconds(ours) / theirs)
-        else:
-            found.append(seconds(ours) / seconds(peer))
+        took = {run: seconds(run) for run in ((ours, peer) if k % 2 else (peer, ours))}
+        found.append(took[ours] / took[peer])
     return statistics.median(found)
 
 

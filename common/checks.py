@@ -139,10 +139,11 @@ def same_paths(parameters: Any, vector: Any) -> None:
     """Raise unless a vector has the paths of the parameters, where these are a dictionary."""
     if not isinstance(parameters, Mapping):
         return
-    received = sorted(vector) if isinstance(vector, Mapping) else type(vector).__name__
-    if received != sorted(parameters):
+    if not isinstance(vector, Mapping) or vector.keys() != parameters.keys():
+        received = list(vector) if isinstance(vector, Mapping) else type(vector).__name__
         raise InvalidArgument(
-            f"the vector must have the parameters' paths {sorted(parameters)}; received {received}"
+            f"the vector must have the parameters' paths {sorted(parameters)}; received "
+            f"{received}; give a dictionary with an array for each of them"
         )
 
 
