@@ -21,7 +21,6 @@ from isometry.backends.mxnet_graph import (
     constant,
     detach,
     dtype_of,
-    foreach,
     legacy_of,
     mx,
     np_of,
@@ -29,6 +28,7 @@ from isometry.backends.mxnet_graph import (
     shape_of,
     synced,
     tracing,
+    unrolled,
 )
 from isometry.common import checks, ops
 from isometry.common.contract import Array, Backend
@@ -586,6 +586,11 @@ def _clip(x: Array, low: float, high: float) -> Array:
     return F.minimum(F.maximum(x, low), high)  # the bounds of its clip are float32
 
 
+@_in_float32
+def _tanh(x: Array) -> Array:
+    return npx_of(x).activation(x, act_type="tanh")  # oneDNN's, a fifth of the time of np.tanh
+
+
 # MXNet adds up one by one in x's dtype, 25 % off at 3e7 entries of float32; adding in float64
 # takes no longer (https://github.com/apache/mxnet/issues/17143)
 
@@ -661,7 +666,7 @@ def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Ar
     several = isinstance(xs, tuple)
     first = xs[0] if several else xs
     if isinstance(first, Symbol):
-        return foreach(step, carry, xs)
+        return unrolled(step, carry, xs)
     ys = []
     for k in range(len(first)):
         carry, y = step(carry, tuple(part[k] for part in xs) if several else xs[k])
@@ -689,7 +694,7 @@ def _table(context: Any) -> dict[str, Callable[..., Any]]:
         "sqrt": _word("sqrt"),
         "square": _word("square"),
         "sign": _sign,
-        "tanh": _word("tanh"),
+        "tanh": _tanh,
         "maximum": _word("maximum"),
         "minimum": _word("minimum"),
         "clip": _clip,

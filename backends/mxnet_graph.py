@@ -23,13 +23,13 @@ __all__ = [
     "constant",
     "detach",
     "dtype_of",
-    "foreach",
     "legacy_of",
     "np_of",
     "npx_of",
     "shape_of",
     "synced",
     "tracing",
+    "unrolled",
 ]
 
 mx = load_mxnet()
@@ -154,7 +154,7 @@ class Graph:
         self._block = mx.gluon.SymbolBlock(
             outputs, [_variable(name, values[name]) for name in self._inputs]
         )
-        self._block.hybridize()
+        self._block.hybridize(static_alloc=True, static_shape=True)
 
     @staticmethod
     def signature(arguments: tuple[Any, ...]) -> Any:
@@ -169,59 +169,47 @@ class Graph:
         return ys[0] if self._outputs is None else ys[: self._outputs]
 
 
-def foreach(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Array | None]:
-    """Return `scan` as a node of a graph: its body is traced once, whatever the length."""
+def unrolled(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Array | None]:
+    """Return `scan` as part of a graph: its body is traced once, and copied for each step.
+
+    MXNet has a loop that is a node, too, `foreach`, from which the functions are that cut a body
+    out of the graph around it. But it calls the engine at each step and plans no memory across
+    steps: it takes twice the time.
+    """
     carries, given = (a if isinstance(a, tuple) else (a,) for a in (carry, xs))
-    shapes = [shape_of(c) for c in carries]
-    # foreach knows no shape (), neither of states nor of outputs, slices a vector wrongly, and
-    # takes no array twice; but a reshaped array is a copy
-    start = [c.reshape(s or (1,)) for c, s in zip(carries, shapes, strict=True)]
-    rows = [shape_of(x)[1:] for x in given]
-    parts: list[Array] = []
-    for x, row in zip(given, rows, strict=True):
-        shape = (shape_of(x)[0], *(row or (1,)))
-        again = x.name in [part.name for part in parts]
-        parts.append(x.reshape(shape) if again else _shaped(x, shape))
-    outputs: bool  # are there any
-    scalars: bool  # are they
-
-    def known(x: Array, shape: tuple[int, ...], dtype: str) -> Array:
-        code = mx.nd.ndarray._DTYPE_NP_TO_MX[np.dtype(dtype).type]
-        x._set_attr(__shape__=str(shape), __dtype__=str(code))
-        return x.as_np_ndarray()
-
-    def body(ins: list[Array], states: list[Array]) -> tuple[list[Array], list[Array]]:
-        nonlocal outputs, scalars
-        ins = [known(x, shape_of(a)[1:], dtype_of(a)) for x, a in zip(ins, parts, strict=True)]
-        states = [known(s, shape_of(c), dtype_of(c)) for s, c in zip(states, start, strict=True)]
-        inner = tuple(map(_shaped, states, shapes))
-        row = tuple(map(_shaped, ins, rows))
+    cut = mx.sym.contrib
+    around = mx.AttrScope._current.value._attr.get("__subgraph_name__")
+    scope = cut._get_unique_subgraph_name("scan")
+    with mx.AttrScope(__subgraph_name__=scope):
+        held = [_as_input(f"{scope}.carry{j}", c, shape_of(c)) for j, c in enumerate(carries)]
+        rows = [_as_input(f"{scope}.row{j}", x, shape_of(x)[1:]) for j, x in enumerate(given)]
         end, y = step(
-            inner if isinstance(carry, tuple) else inner[0],
-            row if isinstance(xs, tuple) else row[0],
+            tuple(held) if isinstance(carry, tuple) else held[0],
+            tuple(rows) if isinstance(xs, tuple) else rows[0],
         )
-        ends = end if isinstance(carry, tuple) else (end,)
-        states_out = [_shaped(c, s or (1,)) for c, s in zip(ends, shapes, strict=True)]
-        outputs, scalars = y is not None, y is not None and shape_of(y) == ()
-        ys = [_shaped(y, shape_of(y) or (1,))] if outputs else []
-        # and it insists that each input be used
-        used = {name for z in (*ys, *states_out) for name in z.list_inputs()}
-        ys += [z.reshape((-1,))[:1] for z in (*ins, *states) if z.name not in used]
-        return [z.as_nd_ndarray() for z in ys], [z.as_nd_ndarray() for z in states_out]
+        ends = (*(end if isinstance(carry, tuple) else (end,)), *(() if y is None else (y,)))
+        body = cut._construct_subgraph([z.as_nd_ndarray() for z in ends], [], scope)
+    # what the body takes from around it is an input of each copy, not computed in each again
+    computed = {z.list_outputs()[0]: z for z in cut._cut_subgraph(body)}
+    inputs = {z.name: z for z in cut._get_graph_inputs(body)} | computed
+    for z in body.get_internals() if around else ():  # or a scan around this one cuts these out
+        z._set_attr(__subgraph_name__=around)
 
-    ys, states = mx.sym.contrib.foreach(
-        body, [x.as_nd_ndarray() for x in parts], [c.as_nd_ndarray() for c in start]
-    )
-    states = tuple(
-        _shaped(s.as_np_ndarray(), shape) for s, shape in zip(states, shapes, strict=True)
-    )
-    last = states if isinstance(carry, tuple) else states[0]
-    if not outputs:
-        return last, None
-    y = ys[0].as_np_ndarray()
-    return last, mx.sym.np.squeeze(y, 1) if scalars else y
+    now = [c.as_nd_ndarray() for c in carries]
+    count = shape_of(given[0])[0]
+    parts = [
+        mx.sym.split(x.as_nd_ndarray(), num_outputs=count, axis=0, squeeze_axis=True) for x in given
+    ]
+    ys = []
+    for k in range(count):
+        inputs |= {x.name: c for x, c in zip(held, now, strict=True) if x.name in inputs}
+        inputs |= {x.name: part[k] for x, part in zip(rows, parts, strict=True) if x.name in inputs}
+        now = list(body(**inputs))
+        ys += [] if y is None else [now.pop()]
+    last = tuple(c.as_np_ndarray() for c in now)
+    stacked = mx.sym.stack(*ys, axis=0).as_np_ndarray() if ys else None
+    return last if isinstance(carry, tuple) else last[0], stacked
 
 
-def _shaped(x: Array, shape: tuple[int, ...]) -> Array:
-    """Return x in a shape; each operator of a body costs time at each step."""
-    return x if shape_of(x) == shape else x.reshape(shape)
+def _as_input(name: str, x: Array, shape: tuple[int, ...]) -> Array:
+    return mx.sym.var(name, shape=shape, dtype=dtype_of(x)).as_np_ndarray()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -487,6 +488,35 @@ def _arange(start: float, stop: float, step: float, *, dtype: str) -> Array:
     return tf.cast(tf.range(start, stop, step, "float64"), dtype)  # graphs have no range in half
 
 
+# A scan reads its rows where they lie, and the derivative of each is put into a list, which goes
+# through the steps beside the carry: TensorFlow's own derivative of a row read is an array of all
+# rows, zero but for one, at every step.
+
+_ROW = f"isometry.row.{uuid.uuid4()}"  # a name is taken for good, and files are loaded anew
+
+
+def _row_gradients(part: Array) -> Array:
+    """Return a list for the derivatives of the rows, the derivative of which is that of part."""
+    shape, count = tf.constant(part.shape[1:].as_list(), tf.int32), part.shape[0]
+
+    @tf.custom_gradient
+    def rows(part: Array) -> tuple[Array, Callable[[Array], Array]]:
+        empty = tf.raw_ops.TensorListReserve(
+            element_shape=shape, num_elements=count, element_dtype=part.dtype
+        )
+        return empty, lambda g: tf.raw_ops.TensorListStack(
+            input_handle=g, element_shape=shape, element_dtype=part.dtype, num_elements=count
+        )
+
+    return rows(part)
+
+
+@tf.RegisterGradient(_ROW)
+def _row_gradient(op: Any, g: Array, row: Array, _: Any) -> tuple[Array, None, None]:
+    k = op.inputs[2]
+    return tf.raw_ops.TensorListSetItem(input_handle=g, index=k, item=row), None, None
+
+
 def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Array | None]:
     several = isinstance(xs, tuple)
     parts = xs if several else (xs,)
@@ -496,30 +526,19 @@ def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Ar
             carry, y = step(carry, row if several else row[0])
             ys.append(y)
         return carry, None if ys[0] is None else tf.stack(ys)
-    # stacks of tensors, pushed to and popped from: the gradient of each is the other. That of
-    # TensorArray.read adds up lists as long as xs, at every step
     count = parts[0].shape[0]
-    shapes = [tf.constant(part.shape[1:].as_list(), tf.int32) for part in parts]
+    fixed = tuple(map(tf.stop_gradient, parts))
 
-    def pop(rows: tuple[Array, ...]) -> tuple[tuple[Array, ...], Any]:
-        popped = [
-            tf.raw_ops.TensorListPopBack(
-                input_handle=handle, element_shape=shape, element_dtype=part.dtype
-            )
-            for handle, shape, part in zip(rows, shapes, parts, strict=True)
-        ]
-        rows, x = zip(*popped, strict=True)
-        return rows, x if several else x[0]
+    def read(lists: tuple[Array, ...], k: Array) -> tuple[tuple[Array, ...], Any]:
+        with tf.compat.v1.get_default_graph().gradient_override_map({"IdentityN": _ROW}):
+            rows = [tf.identity_n([d, part[k], k]) for d, part in zip(lists, fixed, strict=True)]
+        lists, x, _ = zip(*rows, strict=True)
+        return lists, x if several else x[0]
 
     def push(ys: Array, y: Array) -> Array:
         return tf.raw_ops.TensorListPushBack(input_handle=ys, tensor=y)
 
-    rows, x = pop(
-        tuple(
-            tf.raw_ops.TensorListFromTensor(tensor=tf.reverse(part, [0]), element_shape=shape)
-            for part, shape in zip(parts, shapes, strict=True)
-        )
-    )
+    lists, x = read(tuple(map(_row_gradients, parts)), tf.constant(0))
     carry, y = step(carry, x)  # outside of the loop: shows what a y is
     if y is not None:
         shape = tf.constant(y.shape.as_list(), tf.int32)
@@ -528,13 +547,13 @@ def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Ar
         )
         ys = push(empty, y)
 
-    def body(k: Array, carry: Any, rows: Array, ys: Array) -> tuple[Array, Any, Array, Array]:
-        rows, x = pop(rows)
+    def body(k: Array, carry: Any, lists: Any, ys: Array) -> tuple[Array, Any, Any, Array]:
+        lists, x = read(lists, k)
         carry, y = step(carry, x)
-        return k + 1, carry, rows, ys if y is None else push(ys, y)
+        return k + 1, carry, lists, ys if y is None else push(ys, y)
 
     _, carry, _, ys = tf.while_loop(
-        lambda k, *_: k < count, body, (1, carry, rows, ys), maximum_iterations=count - 1
+        lambda k, *_: k < count, body, (1, carry, lists, ys), maximum_iterations=count - 1
     )
     if y is None:
         return carry, None

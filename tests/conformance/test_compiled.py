@@ -190,6 +190,18 @@ def test_draws_from_a_stream_passed_in(nx, mode, prepare):
         asserts.same_bits(nx.to_numpy(first), nx.to_numpy(again))
 
 
+@pytest.mark.clause("compiled.stream")
+def test_steps_of_a_scan_share_what_was_drawn_before_it(nx, mode, prepare):
+    def f(x, stream):
+        noise = stream.normal((FEW,))
+        return nx.ops.scan(lambda carry, row: (carry, row + noise), x[0], x)[1]
+
+    with nx.scope():
+        rows = nx.to_numpy(prepare(f)(nx.asarray(np.zeros((3, FEW), "float32")), nx.stream(5)))
+    assert len(np.unique(rows[0])) == FEW
+    np.testing.assert_array_equal(rows, rows[[0, 0, 0]])
+
+
 @pytest.mark.clause("compiled.differentiated")
 def test_differentiates_through_a_compiled_function(nx, mode, full_dtype, prepare):
     f = prepare(lambda x: nx.ops.sum(nx.ops.matmul(x, x) * x))

@@ -416,6 +416,32 @@ def test_gradient_of_rows_that_are_used_twice(nx, mode, full_dtype, prepare):
     np.testing.assert_array_equal(nx.to_numpy(gradient), later + 6 + 2 * x)
 
 
+@pytest.mark.clause("differentiation.ops")
+def test_gradient_of_a_scan_within_a_scan(nx, mode, full_dtype, prepare):
+    """The steps of both take what was computed around them: with r the sums of the rows of x, the
+    carry is sum r (r + 2 r[0]) at last, and all that was collected adds up to 2 r[0] sum r.
+    """
+
+    def f(xs):
+        twice = xs[0] * 2.0
+
+        def outer(carry, row):
+            near = row + twice
+            carry, ys = nx.ops.scan(lambda c, x: (c + x * near, x * twice), carry, row)
+            return carry, nx.ops.sum(ys)
+
+        carry, ys = nx.ops.scan(outer, xs[0] * 0.0, xs)
+        return nx.ops.sum(carry) + nx.ops.sum(ys)
+
+    x = X.astype(full_dtype)
+    with nx.scope():
+        value, gradient = nx.value_and_gradient(prepare(f))(nx.asarray(x))
+    r = x.sum(1)
+    assert float(nx.to_numpy(value)) == np.sum(r * r) + 4 * r[0] * r.sum()
+    exact = np.broadcast_to((2 * r + 4 * r[0] + [4 * r.sum(), 0])[:, None], x.shape)
+    np.testing.assert_array_equal(nx.to_numpy(gradient), exact)
+
+
 @pytest.mark.clause("differentiation.dtypes")
 def test_derivatives_have_the_dtype_of_x(nx):
     """The derivative rules of means and of where are easily computed in float64."""
