@@ -328,8 +328,13 @@ def _leaf(x: Array) -> Array:
             "nx.value_and_gradient(nx.compile(f))"
         )
     leaf = x.detach()
-    leaf.attach_grad()
+    mx.autograd.mark_variables([leaf], [mx.np.empty(x.shape, dtype=x.dtype, ctx=x.ctx)])
     return leaf
+
+
+def _gradient(leaf: Array) -> Array:
+    """Return the gradient in a leaf, which is 0 where the result did not depend on it."""
+    return synced(leaf.grad if leaf._fresh_grad else mx.np.zeros_like(leaf))
 
 
 def _resumed(argument: Any) -> Any:
@@ -436,7 +441,7 @@ class MxnetBackend(Backend):
         with mx.autograd.record():
             y = _NATIVE[activation](x)
         y.backward()
-        return synced(x.grad)
+        return _gradient(x)
 
     # --- random matrix chains ---
 
@@ -526,7 +531,7 @@ class MxnetBackend(Backend):
                 leaves = {k: _leaf(p) for k, p in named.items()}
                 value = _recorded(f, leaves if isinstance(parameters, dict) else leaves[""], *args)
                 value.backward(retain_graph=True)  # or a pullback with the same constants fails
-                gradient = {k: synced(leaf.grad) for k, leaf in leaves.items()}
+                gradient = {k: _gradient(leaf) for k, leaf in leaves.items()}
             return value.detach(), gradient if isinstance(parameters, dict) else gradient[""]
 
         return evaluate
@@ -537,7 +542,7 @@ class MxnetBackend(Backend):
 
         def pullback(v: Array) -> Array:
             y.backward(v, retain_graph=True)
-            return synced(x.grad.copy())
+            return _gradient(x).copy()
 
         return y.detach(), pullback
 
@@ -628,7 +633,7 @@ def _conv(x: Array, weight: Array, *, padding: int) -> Array:
     dtype = dtype_of(x)
     if dtype == "float32":
         # oneDNN, which does no other, lays weights out anew in place while others read them: those
-        # of a view are wrong from the second call on, those within foreach now and then
+        # of a view are wrong from the second call on, those within a loop now and then
         # (src/operator/nn/mkldnn/mkldnn_convolution.cc, after "For inference")
         x, weight = x.astype("float64"), weight.astype("float64")
     y = npx_of(x).convolution(

@@ -207,7 +207,7 @@ def unrolled(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any,
         now = list(body(**inputs))
         ys += [] if y is None else [now.pop()]
     last = tuple(c.as_np_ndarray() for c in now)
-    stacked = mx.sym.stack(*ys, axis=0).as_np_ndarray() if ys else None
+    stacked = mx.sym.stack(*ys).as_np_ndarray() if ys else None
     return last if isinstance(carry, tuple) else last[0], stacked
 
 

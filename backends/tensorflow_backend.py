@@ -490,7 +490,8 @@ def _arange(start: float, stop: float, step: float, *, dtype: str) -> Array:
 
 # A scan reads its rows where they lie, and the derivative of each is put into a list, which goes
 # through the steps beside the carry: TensorFlow's own derivative of a row read is an array of all
-# rows, zero but for one, at every step.
+# rows, zero but for one, at every step. A custom_gradient would keep the list at every step, too;
+# a rule of an operation does not, but graphs alone know it, not tapes: it is for the loop's body.
 
 _ROW = f"isometry.row.{uuid.uuid4()}"  # a name is taken for good, and files are loaded anew
 
@@ -535,25 +536,23 @@ def _scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any, Ar
         lists, x, _ = zip(*rows, strict=True)
         return lists, x if several else x[0]
 
-    def push(ys: Array, y: Array) -> Array:
-        return tf.raw_ops.TensorListPushBack(input_handle=ys, tensor=y)
-
-    lists, x = read(tuple(map(_row_gradients, parts)), tf.constant(0))
-    carry, y = step(carry, x)  # outside of the loop: shows what a y is
+    lists = tuple(map(_row_gradients, parts))
+    _, y = step(carry, read(lists, tf.constant(0))[1])  # shows what a y is, and is never computed
     if y is not None:
         shape = tf.constant(y.shape.as_list(), tf.int32)
-        empty = tf.raw_ops.EmptyTensorList(
+        ys = tf.raw_ops.EmptyTensorList(
             element_shape=shape, max_num_elements=count, element_dtype=y.dtype
         )
-        ys = push(empty, y)
 
     def body(k: Array, carry: Any, lists: Any, ys: Array) -> tuple[Array, Any, Any, Array]:
         lists, x = read(lists, k)
         carry, y = step(carry, x)
-        return k + 1, carry, lists, ys if y is None else push(ys, y)
+        if y is not None:
+            ys = tf.raw_ops.TensorListPushBack(input_handle=ys, tensor=y)
+        return k + 1, carry, lists, ys
 
     _, carry, _, ys = tf.while_loop(
-        lambda k, *_: k < count, body, (1, carry, lists, ys), maximum_iterations=count - 1
+        lambda k, *_: k < count, body, (0, carry, lists, ys), maximum_iterations=count
     )
     if y is None:
         return carry, None

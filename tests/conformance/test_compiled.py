@@ -242,16 +242,20 @@ def test_the_python_function_is_not_run_again(nx):
 
 
 @pytest.mark.clause("compiled.hvp")
-def test_differentiates_inside_a_compiled_function(nx, full_dtype):
+@pytest.mark.parametrize("how", ["at once", "scan"])
+def test_differentiates_inside_a_compiled_function(nx, full_dtype, how):
     def cubes(x):
-        return nx.ops.sum(x * x * x)
+        if how == "at once":
+            return nx.ops.sum(x * x * x)
+        return nx.ops.scan(lambda s, row: (s + nx.ops.sum(row * row * row), s), x[0, 0] * 0, x)[0]
 
     @nx.compile
     def derivatives(x, v):
         value, gradient = nx.value_and_gradient(cubes)(x)
         return value, gradient, nx.hvp(cubes, x, v)
 
-    x, v = np.array([[1.0, -2.0, 3.0]], full_dtype), np.array([[2.0, 1.0, -1.0]], full_dtype)
+    x = np.array([[1.0, -2.0], [3.0, 5.0]], full_dtype)
+    v = np.array([[2.0, 1.0], [-1.0, 3.0]], full_dtype)
     arrays = nx.asarray(x), nx.asarray(v)
     if "hvp" not in nx.capabilities:
         with pytest.raises(Unsupported):
