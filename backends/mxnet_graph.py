@@ -197,9 +197,7 @@ def unrolled(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any,
 
     now = [c.as_nd_ndarray() for c in carries]
     count = shape_of(given[0])[0]
-    parts = [
-        mx.sym.split(x.as_nd_ndarray(), num_outputs=count, axis=0, squeeze_axis=True) for x in given
-    ]
+    parts = [_rows(x, count) for x in given]
     ys = []
     for k in range(count):
         inputs |= {x.name: c for x, c in zip(held, now, strict=True) if x.name in inputs}
@@ -213,3 +211,11 @@ def unrolled(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any,
 
 def _as_input(name: str, x: Array, shape: tuple[int, ...]) -> Array:
     return mx.sym.var(name, shape=shape, dtype=dtype_of(x)).as_np_ndarray()
+
+
+def _rows(x: Array, count: int) -> list[Any]:
+    """Return the rows of x; MXNet does not split booleans."""
+    bits = dtype_of(x) == "bool"
+    whole = (x.astype("uint8") if bits else x).as_nd_ndarray()
+    rows = mx.sym.split(whole, num_outputs=count, axis=0, squeeze_axis=True)
+    return [mx.sym.cast(row, dtype="bool") for row in rows] if bits else list(rows)

@@ -102,6 +102,10 @@ def _last(carry: Any, x: Any) -> tuple[Any, None]:
     return carry * 2.0 + x, None  # no output
 
 
+def _kept(carry: Any, x: Any) -> tuple[Any, Any]:
+    return carry * 2.0, x
+
+
 def _fibonacci(carry: Any, x: Any) -> tuple[Any, Any]:
     assert isinstance(carry, tuple), "a carry of several arrays is a tuple"
     older, newer = carry
@@ -213,6 +217,7 @@ CASES: dict[str, list[Case]] = {
         Case(scan, (_count, A[:1], C[:, :1])),
         Case(scan, (_paired, A[0], (C[0], C[1, :, 0]))),  # three rows of two arrays
         Case(scan, (_last, A[0], A)),
+        Case(scan, (_kept, A[0], TRUTH)),
         Case(scan, (_last, np.array(2.0), A[0][:1])),
         Case(scan, (_fibonacci, (A, B), C[0, :, :1])),
     ],
