@@ -95,11 +95,11 @@ def constant(x: Array) -> Array:
         return x
     name = f"constant{len(constants)}"
     constants[name] = x
-    return _variable(name, x)
+    return _variable(name, x, x.shape)
 
 
-def _variable(name: str, x: Array) -> Array:
-    return mx.sym.var(name, shape=x.shape, dtype=x.dtype).as_np_ndarray()
+def _variable(name: str, x: Array, shape: tuple[int, ...]) -> Array:
+    return mx.sym.var(name, shape=shape, dtype=dtype_of(x)).as_np_ndarray()
 
 
 def _named(arguments: tuple[Any, ...]) -> dict[str, Array]:
@@ -140,7 +140,7 @@ class Graph:
         arrays = _named(arguments)
         token = _CONSTANTS.set(self._constants)
         try:
-            symbols = {name: _variable(name, x) for name, x in arrays.items()}
+            symbols = {name: _variable(name, x, x.shape) for name, x in arrays.items()}
             result = f(*_replaced(arguments, symbols))
             outputs = list(result) if isinstance(result, tuple) else [result]
             self._outputs = len(result) if isinstance(result, tuple) else None
@@ -152,7 +152,7 @@ class Graph:
             _CONSTANTS.reset(token)
         values = arrays | self._constants
         self._block = mx.gluon.SymbolBlock(
-            outputs, [_variable(name, values[name]) for name in self._inputs]
+            outputs, [_variable(name, values[name], values[name].shape) for name in self._inputs]
         )
         self._block.hybridize(static_alloc=True, static_shape=True)
 
@@ -174,15 +174,15 @@ def unrolled(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any,
 
     MXNet has a loop that is a node, too, `foreach`, from which the functions are that cut a body
     out of the graph around it. But it calls the engine at each step and plans no memory across
-    steps: it takes twice the time.
+    steps: tanh layers of width 32 to 128 take a fourth to a half more time in it.
     """
     carries, given = (a if isinstance(a, tuple) else (a,) for a in (carry, xs))
     cut = mx.sym.contrib
     around = mx.AttrScope._current.value._attr.get("__subgraph_name__")
     scope = cut._get_unique_subgraph_name("scan")
     with mx.AttrScope(__subgraph_name__=scope):
-        held = [_as_input(f"{scope}.carry{j}", c, shape_of(c)) for j, c in enumerate(carries)]
-        rows = [_as_input(f"{scope}.row{j}", x, shape_of(x)[1:]) for j, x in enumerate(given)]
+        held = [_variable(f"{scope}.carry{j}", c, shape_of(c)) for j, c in enumerate(carries)]
+        rows = [_variable(f"{scope}.row{j}", x, shape_of(x)[1:]) for j, x in enumerate(given)]
         end, y = step(
             tuple(held) if isinstance(carry, tuple) else held[0],
             tuple(rows) if isinstance(xs, tuple) else rows[0],
@@ -207,10 +207,6 @@ def unrolled(step: Callable[[Any, Any], Any], carry: Any, xs: Any) -> tuple[Any,
     last = tuple(c.as_np_ndarray() for c in now)
     stacked = mx.sym.stack(*ys).as_np_ndarray() if ys else None
     return last if isinstance(carry, tuple) else last[0], stacked
-
-
-def _as_input(name: str, x: Array, shape: tuple[int, ...]) -> Array:
-    return mx.sym.var(name, shape=shape, dtype=dtype_of(x)).as_np_ndarray()
 
 
 def _rows(x: Array, count: int) -> list[Any]:

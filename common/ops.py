@@ -351,5 +351,5 @@ def scan(step: Callable[[Any, Any], Any], carry: Any, xs: Any, /) -> tuple[Any, 
     their rows, y one array, or None in every step; returns the last carry, and the ys stacked or
     None. Compiled, the step is traced and not called for each row. Loops of TensorFlow and JAX then
     compile in constant time; a graph of MXNet has a copy of the step for each row, which takes 1.5
-    ms for a dense layer's, since its own loop, `foreach`, runs half as fast.
+    ms for a dense layer's, since its own loop, `foreach`, is slower at each call.
     """
